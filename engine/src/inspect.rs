@@ -1,0 +1,115 @@
+use std::path::{Path, PathBuf};
+
+use salamander_importers::Checkpoint;
+use salamander_models::find;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+use crate::{Error, ModelDir};
+
+/// What a model directory or a weight file holds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Inspection {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The weight format.
+    pub format: String,
+    /// The files of the weights.
+    pub files: Vec<PathBuf>,
+    /// The architecture of the zoo that runs it, if there is one.
+    pub architecture: Option<&'static str>,
+    /// Why none does, if there is a configuration.
+    pub refused: Option<String>,
+    /// The reference classes that the configuration names.
+    pub classes: Vec<String>,
+    /// The tasks that the architecture has heads for.
+    pub tasks: Vec<String>,
+    /// The parsed `config.json`.
+    pub config: Option<Value>,
+    /// The weight format's own metadata.
+    pub metadata: BTreeMap<String, String>,
+    /// The number of elements of all tensors.
+    pub parameters: u64,
+    /// The size of all tensors in bytes.
+    pub bytes: u64,
+    /// The tensors in the order of the file.
+    pub tensors: Vec<TensorInfo>,
+}
+
+/// A tensor of a checkpoint.
+#[derive(Debug, Clone, Serialize)]
+pub struct TensorInfo {
+    /// Its name.
+    pub name: String,
+    /// Its element type.
+    pub dtype: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its size in bytes.
+    pub bytes: usize,
+}
+
+/// Lists a model directory, a hub id or a single weight file without reading the tensors' data.
+///
+/// # Errors
+/// There is no such thing, or its files cannot be read.
+pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, Error> {
+    let path = path.as_ref();
+    let directory = if path.is_file() {
+        None
+    } else {
+        Some(ModelDir::find(path)?)
+    };
+    let path = directory.as_ref().map_or(path, ModelDir::path);
+    let config = match &directory {
+        Some(directory) => directory.json("config.json")?,
+        None => None,
+    };
+    let checkpoint = Checkpoint::open(path)?;
+    let common = match (&directory, &config) {
+        (Some(directory), Some(config)) => Some(directory.common_config(config)),
+        _ => None,
+    };
+    let (classes, found) = match common {
+        None => (Vec::new(), None),
+        Some(Err(error)) => (Vec::new(), Some(Err(error.to_string()))),
+        Some(Ok(common)) => {
+            let found = find(&common).map_err(|error| error.to_string());
+            (common.architectures, Some(found))
+        }
+    };
+    let (architecture, refused) = match found {
+        None => (None, None),
+        Some(Ok(architecture)) => (Some(architecture), None),
+        Some(Err(reason)) => (None, Some(reason)),
+    };
+    let mut tasks: Vec<String> = Vec::new();
+    for class in architecture.map_or(&[][..], |architecture| architecture.classes) {
+        let task = class.task.map(|task| task.to_string());
+        tasks.extend(task.filter(|task| !tasks.contains(task)));
+    }
+    let tensors: Vec<TensorInfo> = checkpoint
+        .iter()
+        .map(|(name, entry)| TensorInfo {
+            name: name.to_owned(),
+            dtype: entry.dtype.to_string(),
+            shape: entry.shape.clone(),
+            bytes: entry.bytes,
+        })
+        .collect();
+    Ok(Inspection {
+        path: path.to_owned(),
+        format: checkpoint.format.to_string(),
+        architecture: architecture.map(|architecture| architecture.name),
+        refused,
+        classes,
+        tasks,
+        config,
+        parameters: checkpoint.iter().map(|(_, entry)| entry.elements() as u64).sum(),
+        bytes: checkpoint.iter().map(|(_, entry)| entry.bytes as u64).sum(),
+        files: checkpoint.files,
+        metadata: checkpoint.metadata,
+        tensors,
+    })
+}

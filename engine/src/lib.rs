@@ -1,0 +1,19 @@
+//! What an application calls: choose a [`Device`], open a task, run it.
+//!
+//! Every task has `open` (a model directory or a hub id), `run` for one input and `run_batch` for many,
+//! and can be used from several threads at once.
+
+mod device;
+mod error;
+mod forward;
+mod inspect;
+mod model_dir;
+// pub mod tasks;
+
+pub use device::{Device, DeviceError};
+pub use error::Error;
+pub use forward::Network;
+pub use inspect::{Inspection, TensorInfo, inspect};
+pub use model_dir::ModelDir;
+pub use salamander_importers as importers;
+pub use salamander_models as models;

@@ -1,0 +1,355 @@
+//! Lays module, key map and checkpoint over each other, and fills the module when all of it fits.
+
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Bool, DType, Device, Int, Shape, Tensor, TensorData};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+use crate::checkpoint::{Checkpoint, Dtype, Entry};
+use crate::error::{FormatError, LoadError};
+use crate::key_map::KeyMap;
+use crate::report::{KeyReport, Mismatch, Missing, Unexpected};
+
+/// Fills every parameter of `module` from `checkpoint`, by the names of `map`.
+///
+/// Names, shapes and types are proven before the first tensor is read. Floats of any width become `f32`;
+/// `f32` on a CPU device stays in the mapped file. The weight of a linear layer is read in PyTorch's
+/// `[out, in]` layout and transposed by its strides, without a copy. `name` says in a report what was to
+/// be loaded.
+///
+/// # Errors
+/// [`LoadError::Keys`] with everything that is missing, unexpected or mis-shaped, or
+/// [`LoadError::Format`] when a tensor's bytes cannot be read.
+pub fn load<M: Module>(
+    module: M,
+    name: &str,
+    map: &KeyMap,
+    checkpoint: &Checkpoint,
+) -> Result<M, LoadError> {
+    let mut parameters = Parameters::default();
+    module.visit(&mut parameters);
+    let plan = plan(&parameters.found, name, map, checkpoint)?;
+    let mut filler = Filler {
+        plan,
+        path: Path::default(),
+        error: None,
+    };
+    let module = module.map(&mut filler);
+    match filler.error {
+        Some(error) => Err(error.into()),
+        None => Ok(module),
+    }
+}
+
+/// What a tensor of the checkpoint must go through on its way into the module.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    AsStored,
+    /// PyTorch's `[out, in]` against Burn's `[in, out]`.
+    Transposed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Float,
+    Int,
+    Bool,
+}
+
+impl Kind {
+    fn accepts(self, dtype: &Dtype) -> bool {
+        let Some(dtype) = dtype.to_burn() else {
+            return false;
+        };
+        match self {
+            Kind::Float => dtype.is_float(),
+            Kind::Int => dtype.is_int() || dtype.is_uint(),
+            Kind::Bool => dtype.is_bool(),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Float => "floats",
+            Kind::Int => "integers",
+            Kind::Bool => "booleans",
+        }
+    }
+}
+
+struct Parameter {
+    path: String,
+    /// The name that PyTorch gives the last segment, and what it was called before 2019.
+    leaf: (String, Option<&'static str>),
+    shape: Vec<usize>,
+    layout: Layout,
+    kind: Kind,
+}
+
+impl Parameter {
+    /// The shape as the checkpoint stores it.
+    fn stored_shape(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if self.layout == Layout::Transposed {
+            shape.reverse();
+        }
+        shape
+    }
+
+    /// The checkpoint keys that may hold it, best first.
+    fn keys(&self, map: &KeyMap) -> Vec<String> {
+        let parent = self.path.rfind('.').map_or("", |dot| &self.path[..=dot]);
+        let (leaf, former) = &self.leaf;
+        let leaves = std::iter::once(&leaf[..]).chain(*former);
+        leaves
+            .flat_map(|leaf| map.candidates(&format!("{parent}{leaf}")))
+            .collect()
+    }
+}
+
+/// The path of the parameter that a traversal is at.
+#[derive(Default)]
+struct Path {
+    segments: Vec<String>,
+    containers: Vec<String>,
+}
+
+impl Path {
+    fn enter(&mut self, name: &str, container: &str) {
+        // An enum's variant is a choice of type, not a level of names.
+        if !container.starts_with("Enum:") {
+            self.segments.push(name.to_owned());
+        }
+        self.containers.push(container.to_owned());
+    }
+
+    fn exit(&mut self) {
+        if let Some(container) = self.containers.pop()
+            && !container.starts_with("Enum:")
+        {
+            self.segments.pop();
+        }
+    }
+
+    fn text(&self) -> String {
+        self.segments.join(".")
+    }
+}
+
+#[derive(Default)]
+struct Parameters {
+    path: Path,
+    found: Vec<Parameter>,
+}
+
+impl Parameters {
+    fn push(&mut self, shape: Shape, kind: Kind) {
+        let leaf = self.path.segments.last().map_or("", |leaf| &leaf[..]);
+        let container = self.path.containers.last().map_or("", |name| &name[..]);
+        let linear = container == "Struct:Linear" && leaf == "weight";
+        // Burn's norms say gamma and beta, as TensorFlow did and PyTorch's first BERT port after it.
+        let leaf = match leaf {
+            "gamma" => ("weight".to_owned(), Some("gamma")),
+            "beta" => ("bias".to_owned(), Some("beta")),
+            other => (other.to_owned(), None),
+        };
+        self.found.push(Parameter {
+            path: self.path.text(),
+            leaf,
+            shape: shape.to_vec(),
+            layout: if linear {
+                Layout::Transposed
+            } else {
+                Layout::AsStored
+            },
+            kind,
+        });
+    }
+}
+
+impl ModuleVisitor for Parameters {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.push(param.lazy_shape(), Kind::Float);
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        self.push(param.lazy_shape(), Kind::Int);
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        self.push(param.lazy_shape(), Kind::Bool);
+    }
+}
+
+/// For each parameter's path, the tensor that fills it.
+type Plan = HashMap<String, (Entry, Layout)>;
+
+fn plan(
+    parameters: &[Parameter],
+    name: &str,
+    map: &KeyMap,
+    checkpoint: &Checkpoint,
+) -> Result<Plan, Box<KeyReport>> {
+    let mut plan = Plan::new();
+    let mut used = std::collections::HashSet::new();
+    let mut report = KeyReport {
+        file: checkpoint.files.first().cloned().unwrap_or_default(),
+        module: name.to_owned(),
+        ..KeyReport::default()
+    };
+    for parameter in parameters {
+        let keys = parameter.keys(map);
+        let found = keys
+            .iter()
+            .find_map(|key| Some((key, checkpoint.get(key)?)));
+        let Some((key, entry)) = found else {
+            report.missing.push(Missing {
+                key: keys.into_iter().next().unwrap_or_default(),
+                parameter: parameter.path.clone(),
+                nearest: None,
+            });
+            continue;
+        };
+        used.insert(key.clone());
+        let shape = parameter.stored_shape();
+        if entry.shape != shape || !parameter.kind.accepts(&entry.dtype) {
+            report.mismatched.push(Mismatch {
+                key: key.clone(),
+                expected: format!("{} {shape:?}", parameter.kind.name()),
+                found: format!("{} {:?}", entry.dtype, entry.shape),
+            });
+            continue;
+        }
+        plan.insert(parameter.path.clone(), (entry.clone(), parameter.layout));
+    }
+    for (key, _) in checkpoint.iter() {
+        if !used.contains(key) && !map.ignores(key) {
+            report.unexpected.push(Unexpected {
+                key: key.to_owned(),
+                nearest: None,
+            });
+        }
+    }
+    if report.is_empty() {
+        return Ok(plan);
+    }
+    let unused: Vec<String> = checkpoint
+        .iter()
+        .map(|(key, _)| key)
+        .filter(|key| !used.contains(*key))
+        .map(str::to_owned)
+        .collect();
+    let wanted: Vec<String> = report.missing.iter().map(|m| m.key.clone()).collect();
+    for missing in &mut report.missing {
+        missing.nearest = nearest(&missing.key, &unused);
+    }
+    for unexpected in &mut report.unexpected {
+        unexpected.nearest = nearest(&unexpected.key, &wanted);
+    }
+    Err(Box::new(report))
+}
+
+/// The candidate most like `key`, unless none is like it at all.
+fn nearest(key: &str, candidates: &[String]) -> Option<String> {
+    const ALIKE: f64 = 0.6;
+    /// Beyond this many comparisons the report would take longer than the load.
+    const MOST: usize = 2_000;
+    candidates
+        .iter()
+        .take(MOST)
+        .map(|candidate| (strsim::sorensen_dice(key, candidate), candidate))
+        .filter(|(likeness, _)| *likeness >= ALIKE)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate.clone())
+}
+
+/// Replaces parameters by the tensors of a complete plan, one at a time.
+struct Filler {
+    plan: Plan,
+    path: Path,
+    error: Option<FormatError>,
+}
+
+impl Filler {
+    /// Reads the tensor for the current parameter, or notes why it cannot be read.
+    fn take(&mut self) -> Option<(TensorData, Layout)> {
+        if self.error.is_some() {
+            return None;
+        }
+        let (entry, layout) = self.plan.remove(&self.path.text())?;
+        match entry.read() {
+            Ok(data) => Some((data, layout)),
+            Err(error) => {
+                self.error = Some(error);
+                None
+            }
+        }
+    }
+}
+
+impl ModuleMapper for Filler {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some((data, layout)) = self.take() else {
+            return param;
+        };
+        let device: Device = param.lazy_device();
+        let tensor = Tensor::from_data(to_f32(data), (&device, DType::F32));
+        let tensor = match layout {
+            Layout::AsStored => tensor,
+            Layout::Transposed => tensor.transpose(),
+        };
+        Param::initialized(param.id, tensor)
+    }
+
+    fn map_int<const D: usize>(&mut self, param: Param<Tensor<D, Int>>) -> Param<Tensor<D, Int>> {
+        let Some((data, _)) = self.take() else {
+            return param;
+        };
+        let tensor = Tensor::from_data(data, &param.lazy_device());
+        Param::initialized(param.id, tensor)
+    }
+
+    fn map_bool<const D: usize>(
+        &mut self,
+        param: Param<Tensor<D, Bool>>,
+    ) -> Param<Tensor<D, Bool>> {
+        let Some((data, _)) = self.take() else {
+            return param;
+        };
+        let tensor = Tensor::from_data(data, &param.lazy_device());
+        Param::initialized(param.id, tensor)
+    }
+}
+
+fn to_f32(data: TensorData) -> TensorData {
+    let shape = data.shape().clone();
+    if let Ok(values) = data.as_slice::<f16>() {
+        let mut wide = vec![0.0; values.len()];
+        values.convert_to_f32_slice(&mut wide);
+        TensorData::new(wide, shape)
+    } else if let Ok(values) = data.as_slice::<bf16>() {
+        let mut wide = vec![0.0; values.len()];
+        values.convert_to_f32_slice(&mut wide);
+        TensorData::new(wide, shape)
+    } else {
+        data.convert_dtype(DType::F32)
+    }
+}

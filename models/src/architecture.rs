@@ -1,0 +1,160 @@
+use std::fmt;
+
+use burn::tensor::Device;
+use salamander_importers::Checkpoint;
+use serde_json::Value;
+
+use crate::{ARCHITECTURES, ConfigError, InputError, Inputs, LoadError, Outputs, PretrainedConfig};
+
+/// What an application wants of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Task {
+    /// A text's classes.
+    TextClassification,
+    /// The classes of spans of a text.
+    TokenClassification,
+    /// The words for a `[MASK]`.
+    FillMask,
+    /// The span of a context that answers a question.
+    QuestionAnswering,
+    /// A text's vector.
+    TextEmbedding,
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Task::TextClassification => "text-classification",
+            Task::TokenClassification => "token-classification",
+            Task::FillMask => "fill-mask",
+            Task::QuestionAnswering => "question-answering",
+            Task::TextEmbedding => "text-embedding",
+        })
+    }
+}
+
+/// A class of the reference implementation: a trunk with or without a head.
+#[derive(Debug, Clone, Copy)]
+pub struct Class {
+    /// The name as it stands in `config.json`'s `architectures`.
+    pub name: &'static str,
+    /// The task that the class serves, if the engine has one for it.
+    pub task: Option<Task>,
+}
+
+/// An entry of the zoo.
+#[derive(Debug, Clone, Copy)]
+pub struct Architecture {
+    /// The name, which is also the folder's.
+    pub name: &'static str,
+    /// The paper.
+    pub paper: &'static str,
+    /// The values of `config.json`'s `model_type` that mean this architecture.
+    pub model_types: &'static [&'static str],
+    /// The reference classes it answers for; the first is the trunk.
+    pub classes: &'static [Class],
+    /// Builds the class named second and fills it.
+    pub load: fn(&Value, &str, &Checkpoint, &Device) -> Result<Box<dyn Model>, LoadError>,
+}
+
+/// A loaded network behind the names of its reference class.
+pub trait Model: fmt::Debug + Send + Sync {
+    /// Runs the network.
+    ///
+    /// # Errors
+    /// An input is missing, unknown, of the wrong shape or type, or indexes beyond a table.
+    fn forward(&self, inputs: Inputs) -> Result<Outputs, InputError>;
+
+    /// Runs the trunk and gives what stands between its layers: the embeddings, then each layer's output.
+    ///
+    /// # Errors
+    /// As [`Model::forward`].
+    fn hidden_states(&self, inputs: Inputs) -> Result<Vec<crate::Value>, InputError>;
+
+    /// The longest sequence it can take, in tokens.
+    fn max_length(&self) -> Option<usize>;
+}
+
+/// The architecture that a configuration names by its `model_type`, or by a class in `architectures`.
+///
+/// # Errors
+/// It names none, or one that the zoo does not have.
+pub fn find(config: &PretrainedConfig) -> Result<&'static Architecture, ConfigError> {
+    let known = || {
+        let names: Vec<&str> = ARCHITECTURES.iter().flat_map(|a| a.model_types).copied().collect();
+        names.join(", ")
+    };
+    if let Some(model_type) = &config.model_type {
+        return ARCHITECTURES
+            .iter()
+            .find(|architecture| architecture.model_types.contains(&&model_type[..]))
+            .ok_or_else(|| {
+                let reason = format!("\"{model_type}\" is not in the zoo; known are {}", known());
+                ConfigError::new("model_type", reason)
+            });
+    }
+    let has = |architecture: &Architecture| {
+        let mut classes = architecture.classes.iter();
+        classes.any(|class| config.architectures.iter().any(|name| name == class.name))
+    };
+    ARCHITECTURES
+        .iter()
+        .find(|architecture| has(architecture))
+        .ok_or_else(|| {
+            ConfigError::new("model_type", format!("is missing; known are {}", known()))
+        })
+}
+
+/// Builds and fills the class that serves `task`: the one that `architectures` names if that does, else
+/// the architecture's own.
+///
+/// # Errors
+/// The configuration cannot be honoured, the architecture has no head for the task, or the checkpoint
+/// does not hold what the class needs.
+pub fn open(
+    config: &Value,
+    task: Task,
+    checkpoint: &Checkpoint,
+    device: &Device,
+) -> Result<Box<dyn Model>, LoadError> {
+    let common = PretrainedConfig::parse(config)?;
+    let architecture = find(&common)?;
+    let serving = || architecture.classes.iter().filter(|class| class.task == Some(task));
+    let named = serving().find(|class| common.architectures.iter().any(|name| name == class.name));
+    let class = named.or(serving().next()).ok_or_else(|| {
+        let reason = format!("{} has no head for {task}", architecture.name);
+        ConfigError::new("model_type", reason)
+    })?;
+    (architecture.load)(config, class.name, checkpoint, device)
+}
+
+/// Builds and fills a class by its name, or by default the one that `architectures` names first, or the
+/// trunk where it names none. Gives the class's name too.
+///
+/// # Errors
+/// The configuration cannot be honoured, the architecture has no such class, or the checkpoint does not
+/// hold what the class needs.
+pub fn open_class(
+    config: &Value,
+    class: Option<&str>,
+    checkpoint: &Checkpoint,
+    device: &Device,
+) -> Result<(&'static str, Box<dyn Model>), LoadError> {
+    let common = PretrainedConfig::parse(config)?;
+    let architecture = find(&common)?;
+    let name = class.or(common.architectures.first().map(|name| &name[..]));
+    let class = match name {
+        None => &architecture.classes[0],
+        Some(name) => {
+            let mut classes = architecture.classes.iter();
+            classes.find(|class| class.name == name).ok_or_else(|| {
+                let known: Vec<&str> = architecture.classes.iter().map(|c| c.name).collect();
+                let reason = format!("\"{name}\" is not one of {}", known.join(", "));
+                ConfigError::new("architectures", reason)
+            })?
+        }
+    };
+    let model = (architecture.load)(config, class.name, checkpoint, device)?;
+    Ok((class.name, model))
+}

@@ -1,0 +1,108 @@
+use burn::tensor::Tensor;
+use burn::tensor::activation::{
+    gelu, hard_swish, leaky_relu, mish, relu, relu6, sigmoid, silu, softplus, tanh,
+};
+
+use crate::ConfigError;
+
+/// An elementwise activation, by the names of transformers' `ACT2FN`.
+///
+/// Reference: `src/transformers/activations.py` of transformers 5.23.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+#[non_exhaustive]
+pub enum Activation {
+    Gelu,
+    /// GELU clipped to ±10.
+    Gelu10,
+    /// GELU by a tanh, as in the first BERT and GPT.
+    GeluTanh,
+    /// `x · sigmoid(1.702 x)`.
+    QuickGelu,
+    HardSwish,
+    Laplace,
+    LeakyRelu,
+    Linear,
+    Mish,
+    Relu,
+    ReluSquared,
+    Relu6,
+    Sigmoid,
+    Silu,
+    SqrtSoftplus,
+    Tanh,
+}
+
+const NAMES: &[(&str, Activation)] = &[
+    ("gelu", Activation::Gelu),
+    ("gelu_python", Activation::Gelu),
+    ("gelu_10", Activation::Gelu10),
+    ("gelu_accurate", Activation::GeluTanh),
+    ("gelu_fast", Activation::GeluTanh),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_python_tanh", Activation::GeluTanh),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("quick_gelu", Activation::QuickGelu),
+    ("hardswish", Activation::HardSwish),
+    ("laplace", Activation::Laplace),
+    ("leaky_relu", Activation::LeakyRelu),
+    ("linear", Activation::Linear),
+    ("mish", Activation::Mish),
+    ("relu", Activation::Relu),
+    ("relu2", Activation::ReluSquared),
+    ("relu6", Activation::Relu6),
+    ("sigmoid", Activation::Sigmoid),
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+    ("sqrtsoftplus", Activation::SqrtSoftplus),
+    ("tanh", Activation::Tanh),
+];
+
+impl Activation {
+    /// The activation that the configuration's `field` names.
+    ///
+    /// # Errors
+    /// It is not an elementwise activation of the reference.
+    pub fn parse(field: &str, name: &str) -> Result<Self, ConfigError> {
+        let found = NAMES.iter().find(|(known, _)| *known == name);
+        found.map(|(_, activation)| *activation).ok_or_else(|| {
+            let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+            let reason = format!("\"{name}\" is not supported; known are {}", known.join(", "));
+            ConfigError::new(field, reason)
+        })
+    }
+
+    /// Applies it to every element.
+    pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Activation::Gelu => gelu(x),
+            Activation::Gelu10 => gelu(x).clamp(-10.0, 10.0),
+            Activation::GeluTanh => {
+                let scale = (2.0 / std::f64::consts::PI).sqrt();
+                let cubic = x.clone() * x.clone() * x.clone();
+                let inner = (x.clone() + cubic * 0.044715) * scale;
+                x * (inner.tanh() + 1.0) * 0.5
+            }
+            Activation::QuickGelu => x.clone() * sigmoid(x * 1.702),
+            Activation::HardSwish => hard_swish(x),
+            Activation::Laplace => {
+                // μ and σ as the reference rounds √½ and 1/√(4π).
+                let scale = 0.282095 * 2.0_f64.sqrt();
+                (((x - 0.707107) / scale).erf() + 1.0) * 0.5
+            }
+            Activation::LeakyRelu => leaky_relu(x, 0.01),
+            Activation::Linear => x,
+            Activation::Mish => mish(x),
+            Activation::Relu => relu(x),
+            Activation::ReluSquared => {
+                let x = relu(x);
+                x.clone() * x
+            }
+            Activation::Relu6 => relu6(x),
+            Activation::Sigmoid => sigmoid(x),
+            Activation::Silu => silu(x),
+            Activation::SqrtSoftplus => softplus(x, 1.0).sqrt(),
+            Activation::Tanh => tanh(x),
+        }
+    }
+}

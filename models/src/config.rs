@@ -1,0 +1,93 @@
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::ConfigError;
+
+/// The fields that every Hugging Face `config.json` may have, whatever the architecture.
+///
+/// Reference: `PreTrainedConfig` of transformers 5.23.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct PretrainedConfig {
+    /// The architecture's name, for instance `bert`.
+    #[serde(default)]
+    pub model_type: Option<String>,
+    /// The reference classes that the weights belong to.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub architectures: Vec<String>,
+    /// `regression`, `single_label_classification` or `multi_label_classification`.
+    #[serde(default)]
+    pub problem_type: Option<String>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    id2label: BTreeMap<String, String>,
+    #[serde(default)]
+    num_labels: Option<usize>,
+}
+
+impl PretrainedConfig {
+    /// Reads the common fields.
+    ///
+    /// # Errors
+    /// A field has the wrong type, `id2label` is not numbered from 0, or the weights are quantized by a
+    /// method that the zoo does not know.
+    pub fn parse(json: &Value) -> Result<Self, ConfigError> {
+        if let Some(method) = json.get("quantization_config").filter(|q| !q.is_null()) {
+            let method = method.get("quant_method").unwrap_or(method);
+            return Err(ConfigError::new(
+                "quantization_config",
+                format!("weights quantized by {method} are not supported; use the unquantized model"),
+            ));
+        }
+        let config: Self = parse(json)?;
+        for index in 0..config.id2label.len() {
+            if !config.id2label.contains_key(&index.to_string()) {
+                let reason = format!("has no entry for class {index}");
+                return Err(ConfigError::new("id2label", reason));
+            }
+        }
+        match &config.problem_type.as_deref() {
+            None
+            | Some("regression" | "single_label_classification" | "multi_label_classification") => {
+                Ok(config)
+            }
+            Some(other) => Err(ConfigError::new(
+                "problem_type",
+                format!(
+                    "\"{other}\" is not one of regression, single_label_classification, \
+                     multi_label_classification"
+                ),
+            )),
+        }
+    }
+
+    /// The class names in the order of the logits; the reference's `LABEL_0`, `LABEL_1`, … where the
+    /// configuration names none, two classes where it does not even count them.
+    pub fn labels(&self) -> Vec<String> {
+        if self.id2label.is_empty() {
+            // The count is a claim until the checkpoint's classifier confirms it.
+            let count = self.num_labels.unwrap_or(2).min(1 << 20);
+            return (0..count).map(|index| format!("LABEL_{index}")).collect();
+        }
+        (0..self.id2label.len())
+            .filter_map(|index| self.id2label.get(&index.to_string()).cloned())
+            .collect()
+    }
+}
+
+/// Deserializes `json`, naming the field that does not fit.
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(json: &Value) -> Result<T, ConfigError> {
+    serde_path_to_error::deserialize(json).map_err(|error| {
+        let field = error.path().to_string();
+        ConfigError::new(field, error.into_inner().to_string())
+    })
+}
+
+/// JSON's `null` counts as absent, as it does in Python's `None`.
+pub(crate) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}

@@ -1,0 +1,20 @@
+//! The model zoo: one folder an architecture, written over Burn's `Tensor` and `Device`.
+//!
+//! Nothing here opens a file or a socket or names a backend: configurations come as parsed JSON,
+//! weights as a [`Checkpoint`](salamander_importers::Checkpoint), tokenizers as bytes.
+
+mod architecture;
+pub mod bert;
+pub mod blocks;
+mod config;
+mod error;
+pub mod processing;
+mod tensors;
+
+pub use architecture::{Architecture, Class, Model, Task, find, open, open_class};
+pub use config::PretrainedConfig;
+pub use error::{ConfigError, InputError, LoadError};
+pub use tensors::{Inputs, Outputs, Value};
+
+/// Every architecture of the zoo.
+pub const ARCHITECTURES: &[Architecture] = &[bert::ARCHITECTURE];

@@ -1,0 +1,3 @@
+//! Pre- and post-processing that several architectures share.
+
+pub mod text;

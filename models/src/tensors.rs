@@ -1,0 +1,170 @@
+//! Named tensors of any rank, at the borders of a model.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+use crate::InputError;
+
+/// A model's inputs on the host, under the names of the reference's forward arguments.
+///
+/// They stay on the host until a model has checked them, since an index beyond its table is an error
+/// here and undefined on a GPU.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs(BTreeMap<String, TensorData>);
+
+impl Inputs {
+    /// No inputs.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds or replaces one input.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, data: TensorData) -> Self {
+        self.0.insert(name.into(), data);
+        self
+    }
+
+    /// Removes the input `name` if it is there, as integers of rank `D` within `allowed`.
+    ///
+    /// # Errors
+    /// It is there, but not integers, not of that rank, or has an element outside `allowed`.
+    pub fn ints<const D: usize>(
+        &mut self,
+        name: &str,
+        allowed: Range<i64>,
+    ) -> Result<Option<Ints<D>>, InputError> {
+        let Some(data) = self.0.remove(name) else {
+            return Ok(None);
+        };
+        let rank = data.rank();
+        let shape: [usize; D] = data.shape().to_vec().try_into().map_err(|_| {
+            InputError::new(name, format!("has {rank} dimensions, {D} are needed"))
+        })?;
+        let dtype = data.dtype();
+        if !(dtype.is_int() || dtype.is_uint() || dtype.is_bool()) {
+            let reason = format!("is of type {dtype:?}, integers are needed");
+            return Err(InputError::new(name, reason));
+        }
+        let values: Vec<i64> = data.iter::<i64>().collect();
+        if let Some(value) = values.iter().find(|value| !allowed.contains(value)) {
+            let reason = format!(
+                "holds {value}, allowed are {} to {}",
+                allowed.start,
+                allowed.end - 1
+            );
+            return Err(InputError::new(name, reason));
+        }
+        Ok(Some(Ints { shape, values }))
+    }
+
+    /// Ends the taking: whatever is left is an input that the model does not know.
+    ///
+    /// # Errors
+    /// An input is left.
+    pub fn finish(self, known: &[&str]) -> Result<(), InputError> {
+        match self.0.into_keys().next() {
+            None => Ok(()),
+            Some(name) => {
+                let reason = format!("is unknown; this model takes {}", known.join(", "));
+                Err(InputError::new(name, reason))
+            }
+        }
+    }
+}
+
+impl FromIterator<(String, TensorData)> for Inputs {
+    fn from_iter<T: IntoIterator<Item = (String, TensorData)>>(items: T) -> Self {
+        Self(items.into_iter().collect())
+    }
+}
+
+/// Checked integers on the host.
+#[derive(Debug, Clone)]
+pub struct Ints<const D: usize> {
+    /// The shape.
+    pub shape: [usize; D],
+    /// The elements in row-major order.
+    pub values: Vec<i64>,
+}
+
+impl<const D: usize> Ints<D> {
+    /// Puts them on a device, in the device's integer type.
+    pub fn to_tensor(&self, device: &Device) -> Tensor<D, Int> {
+        Tensor::from_data(TensorData::new(self.values.clone(), self.shape), device)
+    }
+}
+
+/// A model's outputs on its device, under the names of the reference's output fields.
+#[derive(Debug, Clone, Default)]
+pub struct Outputs(BTreeMap<&'static str, Value>);
+
+impl Outputs {
+    /// No outputs.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one output.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.0.insert(name, value.into());
+        self
+    }
+
+    /// The output of that name.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// Removes the output of that name, if it is there and of rank `D`.
+    pub fn take<const D: usize>(&mut self, name: &str) -> Option<Tensor<D>>
+    where
+        Value: TryInto<Tensor<D>>,
+    {
+        self.0.remove(name)?.try_into().ok()
+    }
+
+    /// Reads everything back to the host.
+    pub fn into_data(self) -> BTreeMap<String, TensorData> {
+        let items = self.0.into_iter();
+        items
+            .map(|(name, value)| (name.to_owned(), value.into_data()))
+            .collect()
+    }
+}
+
+macro_rules! value {
+    ($($rank:literal $variant:ident),*) => {
+        /// A float tensor of a rank known at run time.
+        #[derive(Debug, Clone)]
+        #[allow(missing_docs)]
+        #[non_exhaustive]
+        pub enum Value { $($variant(Tensor<$rank>)),* }
+
+        impl Value {
+            /// Reads it back to the host, as `f32`.
+            pub fn into_data(self) -> TensorData {
+                match self { $(Value::$variant(tensor) => tensor.into_data()),* }
+                    .convert_dtype(DType::F32)
+            }
+        }
+
+        $(
+            impl From<Tensor<$rank>> for Value {
+                fn from(tensor: Tensor<$rank>) -> Self { Value::$variant(tensor) }
+            }
+
+            impl TryFrom<Value> for Tensor<$rank> {
+                type Error = Value;
+                fn try_from(value: Value) -> Result<Self, Value> {
+                    match value { Value::$variant(tensor) => Ok(tensor), other => Err(other) }
+                }
+            }
+        )*
+    };
+}
+
+value!(1 Rank1, 2 Rank2, 3 Rank3, 4 Rank4);

@@ -1,0 +1,111 @@
+//! Every architecture against its reference implementation, on tiny random models.
+//!
+//! `tools/fixtures/` makes the fixtures. The device comes from `SALAMANDER_DEVICE`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::TensorData;
+use salamander::Device;
+use salamander::importers::Checkpoint;
+use salamander::models::{Inputs, Model, open_class};
+
+const TOLERANCE: f32 = 1e-4;
+
+/// The cases of an architecture.
+fn cases(architecture: &str) -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(architecture);
+    let mut cases: Vec<PathBuf> =
+        fs::read_dir(directory).unwrap().map(|item| item.unwrap().path()).collect();
+    cases.sort();
+    assert!(!cases.is_empty());
+    cases
+}
+
+/// A case's model and what the reference made of its inputs.
+struct Golden {
+    model: Box<dyn Model>,
+    tensors: Checkpoint,
+}
+
+impl Golden {
+    fn open(case: &Path, device: &Device) -> Result<Self, String> {
+        let text = fs::read_to_string(case.join("config.json")).unwrap();
+        let config = serde_json::from_str(&text).unwrap();
+        let checkpoint = Checkpoint::open(case).map_err(|error| error.to_string())?;
+        let opened = open_class(&config, None, &checkpoint, device.burn());
+        let (_, model) = opened.map_err(|error| error.to_string())?;
+        let tensors = Checkpoint::open(case.join("golden.safetensors")).unwrap();
+        Ok(Self { model, tensors })
+    }
+
+    fn under(&self, prefix: &str) -> Vec<(String, TensorData)> {
+        let named = self.tensors.iter().filter_map(|(name, entry)| {
+            Some((name.strip_prefix(prefix)?.to_owned(), entry.read().unwrap()))
+        });
+        named.collect()
+    }
+
+    fn inputs(&self) -> Inputs {
+        self.under("input.").into_iter().collect()
+    }
+
+    /// What differs first: an intermediate, so that the name tells the layer, or an output.
+    fn check(&self) -> Result<f32, String> {
+        let mut worst: f32 = 0.0;
+        let states = self.model.hidden_states(self.inputs()).map_err(|error| error.to_string())?;
+        for (index, state) in states.into_iter().enumerate() {
+            let name = match index {
+                0 => "embeddings".to_owned(),
+                index => format!("layer.{}", index - 1),
+            };
+            let entry = self.tensors.get(&format!("intermediate.{name}")).ok_or(&name)?;
+            worst = worst.max(distance(&name, &state.into_data(), &entry.read().unwrap())?);
+        }
+        let outputs = self.model.forward(self.inputs()).map_err(|error| error.to_string())?;
+        let outputs = outputs.into_data();
+        let expected = self.under("output.");
+        if outputs.len() != expected.len() {
+            return Err(format!("outputs are {:?}", outputs.keys()));
+        }
+        for (name, expected) in expected {
+            let output = outputs.get(&name).ok_or(format!("no output {name}"))?;
+            worst = worst.max(distance(&name, output, &expected)?);
+        }
+        Ok(worst)
+    }
+}
+
+fn distance(name: &str, found: &TensorData, expected: &TensorData) -> Result<f32, String> {
+    if found.shape() != expected.shape() {
+        return Err(format!("{name}: shape {:?}, not {:?}", found.shape(), expected.shape()));
+    }
+    let (found, expected) =
+        (found.as_slice::<f32>().unwrap(), expected.as_slice::<f32>().unwrap());
+    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    // `max` passes over NaN, which no fixture expects.
+    if worst > TOLERANCE || found.iter().any(|value| value.is_nan()) {
+        return Err(format!("{name}: differs by {worst}"));
+    }
+    Ok(worst)
+}
+
+fn check(architecture: &str) {
+    let device = Device::from_env().unwrap();
+    let mut failures = Vec::new();
+    let mut worst: f32 = 0.0;
+    let cases = cases(architecture);
+    for case in &cases {
+        match Golden::open(case, &device).and_then(|golden| golden.check()) {
+            Ok(distance) => worst = worst.max(distance),
+            Err(reason) => failures.push(format!("{}: {reason}", case.display())),
+        }
+    }
+    println!("{architecture} on {device}: {} cases, largest difference {worst:e}", cases.len());
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn bert() {
+    check("bert");
+}
