@@ -8,7 +8,7 @@ mod error;
 mod forward;
 mod inspect;
 mod model_dir;
-// pub mod tasks;
+pub mod tasks;
 
 pub use device::{Device, DeviceError};
 pub use error::Error;

@@ -114,17 +114,9 @@ impl Outputs {
         self
     }
 
-    /// The output of that name.
-    pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
-    }
-
-    /// Removes the output of that name, if it is there and of rank `D`.
-    pub fn take<const D: usize>(&mut self, name: &str) -> Option<Tensor<D>>
-    where
-        Value: TryInto<Tensor<D>>,
-    {
-        self.0.remove(name)?.try_into().ok()
+    /// Removes the output of that name.
+    pub fn remove(&mut self, name: &str) -> Option<Value> {
+        self.0.remove(name)
     }
 
     /// Reads everything back to the host.

@@ -4,12 +4,12 @@ use ahash::AHashMap;
 use serde_json::Value;
 use tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
 use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::BertNormalizer;
+use tokenizers::normalizers::{BertNormalizer, Lowercase, Sequence};
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, truncate_encodings};
 use tokenizers::{
-    AddedToken, Decoder, ModelWrapper, NormalizerWrapper, PostProcessor, Tokenizer,
+    AddedToken, Decoder, InputSequence, ModelWrapper, NormalizerWrapper, PostProcessor, Tokenizer,
 };
 
 pub use tokenizers::Encoding;
@@ -52,8 +52,8 @@ pub struct Truncation {
     pub max_length: usize,
     /// Which text of a pair is shortened.
     pub strategy: TruncationStrategy,
-    /// How many tokens a window shares with the one before it.
-    pub stride: usize,
+    /// With a number, what is cut off comes as further windows, which share that many tokens.
+    pub windows: Option<usize>,
 }
 
 impl Truncation {
@@ -62,7 +62,7 @@ impl Truncation {
         Self {
             max_length,
             strategy: TruncationStrategy::LongestFirst,
-            stride: 0,
+            windows: None,
         }
     }
 }
@@ -146,6 +146,19 @@ impl TextTokenizer {
         })
     }
 
+    /// The same tokenizer, which lowercases every text first.
+    ///
+    /// # Errors
+    /// The tokenizer cannot be changed.
+    pub fn lowercased(mut self) -> Result<Self, TextError> {
+        let mut normalizers = vec![NormalizerWrapper::Lowercase(Lowercase)];
+        normalizers.extend(self.tokenizer.get_normalizer().cloned());
+        self.tokenizer
+            .with_normalizer(Some(Sequence::new(normalizers)))
+            .map_err(|error| invalid("tokenizer.json", error))?;
+        Ok(self)
+    }
+
     /// The most tokens that the checkpoint's tokenizer lets through, special ones included.
     pub fn max_length(&self) -> Option<usize> {
         self.max_length
@@ -170,7 +183,7 @@ impl TextTokenizer {
 
     /// Encodes a text or a pair, with special tokens. Offsets count characters.
     ///
-    /// Gives one window, or with a stride as many as the text needs.
+    /// Gives one window, or as many as the text needs if the truncation asks for them.
     ///
     /// # Errors
     /// The truncation leaves no room for the text.
@@ -180,12 +193,42 @@ impl TextTokenizer {
         pair: Option<&str>,
         truncation: Option<Truncation>,
     ) -> Result<Vec<Encoding>, TextError> {
-        let pieces = |text: &str| {
-            self.tokenizer
-                .encode_char_offsets(text, false)
-                .map_err(|error| TextError::Encode(error.to_string()))
-        };
-        let (mut first, mut second) = (pieces(text)?, pair.map(pieces).transpose()?);
+        let first = self.unframed(text)?;
+        let mut second = pair.map(|pair| self.unframed(pair)).transpose()?;
+        if let Some(second) = &mut second {
+            // Windows after the first keep what they have now.
+            second.set_type_ids(vec![1; second.len()]);
+        }
+        self.frame(first, second, truncation)
+    }
+
+    /// Encodes a text that is already split into words. Offsets count characters within each word.
+    ///
+    /// # Errors
+    /// The truncation leaves no room for the text.
+    pub fn encode_words(
+        &self,
+        words: &[&str],
+        truncation: Option<Truncation>,
+    ) -> Result<Vec<Encoding>, TextError> {
+        let words = self.unframed(words)?;
+        self.frame(words, None, truncation)
+    }
+
+    /// Without special tokens.
+    fn unframed<'a>(&self, input: impl Into<InputSequence<'a>>) -> Result<Encoding, TextError> {
+        self.tokenizer
+            .encode_char_offsets(input.into(), false)
+            .map_err(|error| TextError::Encode(error.to_string()))
+    }
+
+    /// Truncates and puts the special tokens around.
+    fn frame(
+        &self,
+        mut first: Encoding,
+        mut second: Option<Encoding>,
+        truncation: Option<Truncation>,
+    ) -> Result<Vec<Encoding>, TextError> {
         if let Some(truncation) = truncation {
             (first, second) = self.truncate(first, second, truncation)?;
         }
@@ -193,9 +236,9 @@ impl TextTokenizer {
             .tokenizer
             .post_process(first, second, true)
             .map_err(|error| TextError::Encode(error.to_string()))?;
-        let windows = match truncation {
-            Some(Truncation { stride: 1.., .. }) => encoding.take_overflowing(),
-            _ => Vec::new(),
+        let windows = match truncation.and_then(|truncation| truncation.windows) {
+            Some(_) => encoding.take_overflowing(),
+            None => Vec::new(),
         };
         Ok(std::iter::once(encoding).chain(windows).collect())
     }
@@ -212,20 +255,23 @@ impl TextTokenizer {
             TruncationStrategy::OnlyFirst => second.as_ref().map_or(0, Encoding::len),
             TruncationStrategy::OnlySecond => first.len(),
         };
+        let stride = truncation.windows.unwrap_or(0);
         let room = truncation.max_length.saturating_sub(added + kept);
         let total = first.len() + second.as_ref().map_or(0, Encoding::len);
-        if total + added > truncation.max_length && room <= truncation.stride {
+        let cramped = truncation.max_length < added
+            || (truncation.windows.is_some() && room <= stride);
+        if total + added > truncation.max_length && cramped {
             return Err(TextError::Encode(format!(
-                "{} tokens leave no room for the text: {added} are special, {kept} are kept and {} shared \
-                 between windows",
-                truncation.max_length, truncation.stride
+                "{} tokens leave no room for the text: {added} are special, {kept} are of the other text and \
+                 {stride} shared between windows",
+                truncation.max_length
             )));
         }
         let params = TruncationParams {
             direction: self.direction,
             max_length: truncation.max_length.saturating_sub(added),
             strategy: truncation.strategy,
-            stride: truncation.stride,
+            stride,
         };
         truncate_encodings(first, second, &params)
             .map_err(|error| TextError::Encode(error.to_string()))
