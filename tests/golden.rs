@@ -2,6 +2,8 @@
 //!
 //! `tools/fixtures/` makes the fixtures. The device comes from `SALAMANDER_DEVICE`.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,9 +16,13 @@ const TOLERANCE: f32 = 1e-4;
 
 /// The cases of an architecture.
 fn cases(architecture: &str) -> Vec<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(architecture);
-    let mut cases: Vec<PathBuf> =
-        fs::read_dir(directory).unwrap().map(|item| item.unwrap().path()).collect();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(architecture);
+    let mut cases: Vec<PathBuf> = fs::read_dir(directory)
+        .unwrap()
+        .map(|item| item.unwrap().path())
+        .collect();
     cases.sort();
     assert!(!cases.is_empty());
     cases
@@ -53,16 +59,25 @@ impl Golden {
     /// What differs first: an intermediate, so that the name tells the layer, or an output.
     fn check(&self) -> Result<f32, String> {
         let mut worst: f32 = 0.0;
-        let states = self.model.hidden_states(self.inputs()).map_err(|error| error.to_string())?;
+        let states = self
+            .model
+            .hidden_states(self.inputs())
+            .map_err(|error| error.to_string())?;
         for (index, state) in states.into_iter().enumerate() {
             let name = match index {
                 0 => "embeddings".to_owned(),
                 index => format!("layer.{}", index - 1),
             };
-            let entry = self.tensors.get(&format!("intermediate.{name}")).ok_or(&name)?;
+            let entry = self
+                .tensors
+                .get(&format!("intermediate.{name}"))
+                .ok_or(&name)?;
             worst = worst.max(distance(&name, &state.into_data(), &entry.read().unwrap())?);
         }
-        let outputs = self.model.forward(self.inputs()).map_err(|error| error.to_string())?;
+        let outputs = self
+            .model
+            .forward(self.inputs())
+            .map_err(|error| error.to_string())?;
         let outputs = outputs.into_data();
         let expected = self.under("output.");
         if outputs.len() != expected.len() {
@@ -78,11 +93,21 @@ impl Golden {
 
 fn distance(name: &str, found: &TensorData, expected: &TensorData) -> Result<f32, String> {
     if found.shape() != expected.shape() {
-        return Err(format!("{name}: shape {:?}, not {:?}", found.shape(), expected.shape()));
+        return Err(format!(
+            "{name}: shape {:?}, not {:?}",
+            found.shape(),
+            expected.shape()
+        ));
     }
-    let (found, expected) =
-        (found.as_slice::<f32>().unwrap(), expected.as_slice::<f32>().unwrap());
-    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let (found, expected) = (
+        found.as_slice::<f32>().unwrap(),
+        expected.as_slice::<f32>().unwrap(),
+    );
+    let worst = found
+        .iter()
+        .zip(expected)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
     // `max` passes over NaN, which no fixture expects.
     if worst > TOLERANCE || found.iter().any(|value| value.is_nan()) {
         return Err(format!("{name}: differs by {worst}"));
@@ -101,7 +126,10 @@ fn check(architecture: &str) {
             Err(reason) => failures.push(format!("{}: {reason}", case.display())),
         }
     }
-    println!("{architecture} on {device}: {} cases, largest difference {worst:e}", cases.len());
+    println!(
+        "{architecture} on {device}: {} cases, largest difference {worst:e}",
+        cases.len()
+    );
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 

@@ -2,6 +2,8 @@
 //!
 //! `tools/fixtures/text_tasks.py` makes the fixtures. The device comes from `SALAMANDER_DEVICE`.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +21,9 @@ use serde_json::Value;
 const TOLERANCE: f64 = 1e-4;
 
 fn directory(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text_tasks").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/text_tasks")
+        .join(name)
 }
 
 /// The cases of a fixture: an input, its options, and the reference's answer.
@@ -48,7 +52,10 @@ fn text_input(case: &Value) -> TextInput<'_> {
 #[track_caller]
 fn assert_close(found: f64, expected: &Value, case: &Value) {
     let expected = expected.as_f64().unwrap();
-    assert!((found - expected).abs() <= TOLERANCE, "{found} for {expected} in {case}");
+    assert!(
+        (found - expected).abs() <= TOLERANCE,
+        "{found} for {expected} in {case}"
+    );
 }
 
 #[test]
@@ -132,7 +139,10 @@ fn token_classification() {
     for case in cases(NAME) {
         let options = &case["options"];
         let ignored = options["ignore_labels"].as_array().map(|labels| {
-            labels.iter().map(|label| label.as_str().unwrap().to_owned()).collect()
+            labels
+                .iter()
+                .map(|label| label.as_str().unwrap().to_owned())
+                .collect()
         });
         let aggregation = match options["aggregation_strategy"].as_str() {
             None | Some("none") => Aggregation::None,
@@ -155,7 +165,10 @@ fn token_classification() {
                 let words: Vec<&str> = words.map(|word| word.as_str().unwrap()).collect();
                 let output = &case["output"];
                 let nested = output.get(0).is_some_and(Value::is_array);
-                (task.run_words(&words).unwrap(), if nested { &output[0] } else { output })
+                (
+                    task.run_words(&words).unwrap(),
+                    if nested { &output[0] } else { output },
+                )
             }
         };
         let expected = expected.as_array().unwrap();
@@ -166,7 +179,9 @@ fn token_classification() {
             assert_eq!(found.word, expected["word"], "{case}");
             assert_eq!(found.start, expected["start"], "{case}");
             assert_eq!(found.end, expected["end"], "{case}");
-            let index = expected.get("index").map(|index| index.as_u64().unwrap() as usize);
+            let index = expected
+                .get("index")
+                .map(|index| index.as_u64().unwrap() as usize);
             assert_eq!(found.index, index, "{case}");
             assert_close(found.score.into(), &expected["score"], &case);
         }
@@ -181,9 +196,10 @@ fn fill_mask() {
         let options = &case["options"];
         let targets = match &options["targets"] {
             Value::String(target) => vec![target.clone()],
-            Value::Array(targets) => {
-                targets.iter().map(|target| target.as_str().unwrap().to_owned()).collect()
-            }
+            Value::Array(targets) => targets
+                .iter()
+                .map(|target| target.as_str().unwrap().to_owned())
+                .collect(),
             _ => Vec::new(),
         };
         let options = FillMaskOptions {
@@ -195,7 +211,10 @@ fn fill_mask() {
         let found = task.run(case["input"].as_str().unwrap()).unwrap();
         let output = case["output"].as_array().unwrap();
         let expected: Vec<&[Value]> = if output[0].is_array() {
-            output.iter().map(|row| &row.as_array().unwrap()[..]).collect()
+            output
+                .iter()
+                .map(|row| &row.as_array().unwrap()[..])
+                .collect()
         } else {
             vec![&output[..]]
         };
@@ -249,7 +268,9 @@ fn question_answering() {
 fn text_embedding() {
     let fixtures = fs::read_dir(directory("")).unwrap();
     let names = fixtures.map(|item| item.unwrap().file_name().into_string().unwrap());
-    let names: Vec<String> = names.filter(|name| name.starts_with("text-embedding")).collect();
+    let names: Vec<String> = names
+        .filter(|name| name.starts_with("text-embedding"))
+        .collect();
     assert!(names.len() > 10);
     for name in names {
         let task = TextEmbedding::open(directory(&name), &device()).unwrap();

@@ -1,2 +1,68 @@
-//! x
-fn main() {}
+//! The `salamander` command: parses arguments, prints, draws progress.
+
+mod forward;
+mod input;
+mod inspect;
+mod output;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use salamander::Device;
+
+/// Runs models: text in, answer out, on any machine.
+#[derive(Parser)]
+#[command(name = "salamander", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a task on texts from the arguments, a file or standard input
+    #[command(subcommand)]
+    Run(run::Run),
+    /// List what a model directory or a weight file holds
+    Inspect(inspect::Inspect),
+    /// Run the bare network: named tensors in, named tensors out
+    Forward(forward::Forward),
+}
+
+/// Where to run.
+#[derive(clap::Args)]
+struct DeviceArgument {
+    /// flex, wgpu, cuda:0, …, or auto; by default what SALAMANDER_DEVICE says, else the best there is
+    #[arg(long)]
+    device: Option<String>,
+}
+
+impl DeviceArgument {
+    fn open(&self) -> Result<Device, salamander::Error> {
+        Ok(match &self.device {
+            Some(name) => name.parse()?,
+            None => Device::from_env()?,
+        })
+    }
+}
+
+/// Anything that ends the command.
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Command::Run(run) => run.run(),
+        Command::Inspect(inspect) => inspect.run(),
+        Command::Forward(forward) => forward.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::is_closed_pipe(error.as_ref()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(error.as_ref());
+            ExitCode::FAILURE
+        }
+    }
+}

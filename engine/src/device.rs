@@ -22,7 +22,9 @@ pub struct Device {
 #[non_exhaustive]
 pub enum DeviceError {
     /// The name is not a device's.
-    #[error("`{name}` is not a device; known are auto, {known}, with `:INDEX` for one of several GPUs")]
+    #[error(
+        "`{name}` is not a device; known are auto, {known}, with `:INDEX` for one of several GPUs"
+    )]
     Unknown {
         /// What was asked for.
         name: String,
@@ -30,7 +32,9 @@ pub enum DeviceError {
         known: String,
     },
     /// The backend is not part of this program.
-    #[error("device `{name}` is not linked into this program, which has {linked}; build with `--features {name}`")]
+    #[error(
+        "device `{name}` is not linked into this program, which has {linked}; build with `--features {name}`"
+    )]
     NotLinked {
         /// The backend.
         name: &'static str,
@@ -112,7 +116,11 @@ impl Backend {
     /// Opens one of its devices and computes with it once.
     fn open(self, index: Option<usize>) -> Result<Device, DeviceError> {
         if !self.linked() {
-            let linked: Vec<_> = BACKENDS.iter().filter(|b| b.linked()).map(|b| b.name()).collect();
+            let linked: Vec<_> = BACKENDS
+                .iter()
+                .filter(|b| b.linked())
+                .map(|b| b.name())
+                .collect();
             return Err(DeviceError::NotLinked {
                 name: self.name(),
                 linked: if linked.is_empty() {
@@ -248,7 +256,11 @@ impl FromStr for Device {
         }
         let unknown = || DeviceError::Unknown {
             name: text.to_owned(),
-            known: BACKENDS.iter().map(|b| b.name()).collect::<Vec<_>>().join(", "),
+            known: BACKENDS
+                .iter()
+                .map(|b| b.name())
+                .collect::<Vec<_>>()
+                .join(", "),
         };
         let (name, index) = match text.split_once(':') {
             Some((name, index)) => (name, Some(index.parse::<usize>().map_err(|_| unknown())?)),
@@ -276,7 +288,10 @@ mod tests {
     fn names_that_are_none_say_what_there_is() {
         for name in ["", "gpu", "cuda:", "cuda:x", "flex:-1"] {
             let error = name.parse::<Device>().unwrap_err();
-            assert!(matches!(error, DeviceError::Unknown { .. }), "{name}: {error}");
+            assert!(
+                matches!(error, DeviceError::Unknown { .. }),
+                "{name}: {error}"
+            );
         }
     }
 

@@ -64,7 +64,9 @@ impl Network {
     /// The input file cannot be read or does not fit, or the output file cannot be written.
     pub fn forward_file(&self, inputs: &Path, outputs: &Path) -> Result<(), Error> {
         let tensors = Checkpoint::open(inputs)?;
-        let read = tensors.iter().map(|(name, entry)| Ok((name.to_owned(), entry.read()?)));
+        let read = tensors
+            .iter()
+            .map(|(name, entry)| Ok((name.to_owned(), entry.read()?)));
         let inputs: Inputs = read.collect::<Result<_, Error>>()?;
         let results = self.forward(inputs)?;
         let metadata = BTreeMap::from([

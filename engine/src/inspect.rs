@@ -106,7 +106,10 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, Error> {
         classes,
         tasks,
         config,
-        parameters: checkpoint.iter().map(|(_, entry)| entry.elements() as u64).sum(),
+        parameters: checkpoint
+            .iter()
+            .map(|(_, entry)| entry.elements() as u64)
+            .sum(),
         bytes: checkpoint.iter().map(|(_, entry)| entry.bytes as u64).sum(),
         files: checkpoint.files,
         metadata: checkpoint.metadata,

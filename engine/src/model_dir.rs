@@ -32,7 +32,9 @@ impl ModelDir {
             reason: reason.to_owned(),
         };
         if model.exists() {
-            return Err(not_found("is a file; a model is a directory with its config.json"));
+            return Err(not_found(
+                "is a file; a model is a directory with its config.json",
+            ));
         }
         match model.to_str().filter(|text| is_hub_id(text)) {
             Some(id) => Self::fetch(id),
@@ -52,7 +54,8 @@ impl ModelDir {
     fn fetch(id: &str) -> Result<Self, Error> {
         Err(Error::NotFound {
             model: id.to_owned(),
-            reason: "no such directory; to fetch it from the hub, build with `--features hub`".to_owned(),
+            reason: "no such directory; to fetch it from the hub, build with `--features hub`"
+                .to_owned(),
         })
     }
 
@@ -134,10 +137,14 @@ fn is_hub_id(text: &str) -> bool {
     let word = |word: &str| {
         !word.is_empty()
             && !word.starts_with('.')
-            && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            && word
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
     !revision.is_empty()
-        && id.split_once('/').is_some_and(|(owner, name)| word(owner) && word(name))
+        && id
+            .split_once('/')
+            .is_some_and(|(owner, name)| word(owner) && word(name))
 }
 
 #[cfg(test)]
@@ -148,7 +155,16 @@ mod tests {
     fn paths_are_no_hub_ids() {
         assert!(is_hub_id("google-bert/bert-base-uncased"));
         assert!(is_hub_id("owner/name@v1.0"));
-        for path in ["", "name", "/etc/passwd", "../up", "./here", "a/b/c", "a/", "a/b@"] {
+        for path in [
+            "",
+            "name",
+            "/etc/passwd",
+            "../up",
+            "./here",
+            "a/b/c",
+            "a/",
+            "a/b@",
+        ] {
             assert!(!is_hub_id(path), "{path}");
         }
     }

@@ -7,4 +7,6 @@ pub struct Error;
 /// x
 /// # Errors
 /// x
-pub fn fetch(_: &str) -> Result<PathBuf, Error> { Err(Error) }
+pub fn fetch(_: &str) -> Result<PathBuf, Error> {
+    Err(Error)
+}

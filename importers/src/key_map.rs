@@ -134,8 +134,14 @@ mod tests {
     use super::KeyMap;
 
     const ROWS: &[super::Row] = &[
-        ("encoder.layer.{i}.attention.self.{m}", "layers.{i}.attention.{m}"),
-        ("encoder.layer.{i}.attention.output.dense", "layers.{i}.attention.output"),
+        (
+            "encoder.layer.{i}.attention.self.{m}",
+            "layers.{i}.attention.{m}",
+        ),
+        (
+            "encoder.layer.{i}.attention.output.dense",
+            "layers.{i}.attention.output",
+        ),
         ("encoder.layer.{i}.output.LayerNorm", "layers.{i}.mlp_norm"),
         ("pooler.dense", "pooler"),
     ];

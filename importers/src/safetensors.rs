@@ -39,8 +39,8 @@ pub fn open(path: &Path) -> Result<Checkpoint, FormatError> {
         );
         return Err(malformed(0, reason));
     }
-    let (header, metadata) = SafeTensors::read_metadata(&map)
-        .map_err(|error| malformed(0, explain(&map, &error)))?;
+    let (header, metadata) =
+        SafeTensors::read_metadata(&map).map_err(|error| malformed(0, explain(&map, &error)))?;
     let data_start = LENGTH_BYTES + header;
     let mut entries = IndexMap::new();
     for name in metadata.offset_keys() {
@@ -282,9 +282,7 @@ fn explain(map: &[u8], error: &::safetensors::SafeTensorError) -> String {
         E::InvalidOffset(name) => {
             format!("tensor `{name}` does not begin where the one before it ends")
         }
-        E::TensorInvalidInfo => {
-            "a tensor's offsets do not fit its shape and type".to_owned()
-        }
+        E::TensorInvalidInfo => "a tensor's offsets do not fit its shape and type".to_owned(),
         E::ValidationOverflow => "a tensor's shape is larger than any file".to_owned(),
         other => other.to_string(),
     }

@@ -54,9 +54,12 @@ pub struct Architecture {
     pub model_types: &'static [&'static str],
     /// The reference classes it answers for; the first is the trunk.
     pub classes: &'static [Class],
-    /// Builds the class named second and fills it.
-    pub load: fn(&Value, &str, &Checkpoint, &Device) -> Result<Box<dyn Model>, LoadError>,
+    /// Builds one of its classes.
+    pub load: Load,
 }
+
+/// Builds and fills the class of that name from a parsed `config.json` and a checkpoint.
+pub type Load = fn(&Value, &str, &Checkpoint, &Device) -> Result<Box<dyn Model>, LoadError>;
 
 /// A loaded network behind the names of its reference class.
 pub trait Model: fmt::Debug + Send + Sync {
@@ -82,7 +85,11 @@ pub trait Model: fmt::Debug + Send + Sync {
 /// It names none, or one that the zoo does not have.
 pub fn find(config: &PretrainedConfig) -> Result<&'static Architecture, ConfigError> {
     let known = || {
-        let names: Vec<&str> = ARCHITECTURES.iter().flat_map(|a| a.model_types).copied().collect();
+        let names: Vec<&str> = ARCHITECTURES
+            .iter()
+            .flat_map(|a| a.model_types)
+            .copied()
+            .collect();
         names.join(", ")
     };
     if let Some(model_type) = &config.model_type {
@@ -101,9 +108,7 @@ pub fn find(config: &PretrainedConfig) -> Result<&'static Architecture, ConfigEr
     ARCHITECTURES
         .iter()
         .find(|architecture| has(architecture))
-        .ok_or_else(|| {
-            ConfigError::new("model_type", format!("is missing; known are {}", known()))
-        })
+        .ok_or_else(|| ConfigError::new("model_type", format!("is missing; known are {}", known())))
 }
 
 /// Builds and fills the class that serves `task`: the one that `architectures` names if that does, else
@@ -120,7 +125,12 @@ pub fn open(
 ) -> Result<Box<dyn Model>, LoadError> {
     let common = PretrainedConfig::parse(config)?;
     let architecture = find(&common)?;
-    let serving = || architecture.classes.iter().filter(|class| class.task == Some(task));
+    let serving = || {
+        architecture
+            .classes
+            .iter()
+            .filter(|class| class.task == Some(task))
+    };
     let named = serving().find(|class| common.architectures.iter().any(|name| name == class.name));
     let class = named.or(serving().next()).ok_or_else(|| {
         let reason = format!("{} has no head for {task}", architecture.name);

@@ -36,7 +36,9 @@ impl PretrainedConfig {
             let method = method.get("quant_method").unwrap_or(method);
             return Err(ConfigError::new(
                 "quantization_config",
-                format!("weights quantized by {method} are not supported; use the unquantized model"),
+                format!(
+                    "weights quantized by {method} are not supported; use the unquantized model"
+                ),
             ));
         }
         let config: Self = parse(json)?;

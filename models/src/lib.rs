@@ -11,7 +11,7 @@ mod error;
 pub mod processing;
 mod tensors;
 
-pub use architecture::{Architecture, Class, Model, Task, find, open, open_class};
+pub use architecture::{Architecture, Class, Load, Model, Task, find, open, open_class};
 pub use config::PretrainedConfig;
 pub use error::{ConfigError, InputError, LoadError};
 pub use tensors::{Inputs, Outputs, Value};

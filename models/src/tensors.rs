@@ -40,9 +40,10 @@ impl Inputs {
             return Ok(None);
         };
         let rank = data.rank();
-        let shape: [usize; D] = data.shape().to_vec().try_into().map_err(|_| {
-            InputError::new(name, format!("has {rank} dimensions, {D} are needed"))
-        })?;
+        let shape: [usize; D] =
+            data.shape().to_vec().try_into().map_err(|_| {
+                InputError::new(name, format!("has {rank} dimensions, {D} are needed"))
+            })?;
         let dtype = data.dtype();
         if !(dtype.is_int() || dtype.is_uint() || dtype.is_bool()) {
             let reason = format!("is of type {dtype:?}, integers are needed");

@@ -82,7 +82,9 @@ impl TextModel {
     /// The most tokens that both the tokenizer's configuration and the network let through.
     pub(super) fn max_length(&self) -> usize {
         let positions = self.positions();
-        self.tokenizer.max_length().map_or(positions, |length| length.min(positions))
+        self.tokenizer
+            .max_length()
+            .map_or(positions, |length| length.min(positions))
     }
 
     /// Encodes one window, shortened to what the network takes or less.
@@ -95,7 +97,9 @@ impl TextModel {
             max_length: truncation.max_length.min(self.positions()),
             ..truncation
         };
-        let mut windows = self.tokenizer.encode(input.text, input.pair, Some(truncation))?;
+        let mut windows = self
+            .tokenizer
+            .encode(input.text, input.pair, Some(truncation))?;
         Ok(windows.swap_remove(0))
     }
 
@@ -116,8 +120,10 @@ impl TextModel {
                 .find(|&count| (count + 1) * length(rest[count]) > BATCH_TOKENS)
                 .unwrap_or(rest.len());
             let (batch, later) = rest.split_at(count);
-            let rows: Vec<&Encoding> =
-                batch.iter().map(|&index| encodings[index].borrow()).collect();
+            let rows: Vec<&Encoding> = batch
+                .iter()
+                .map(|&index| encodings[index].borrow())
+                .collect();
             take(batch, self.model.forward(self.inputs(&rows))?)?;
             rest = later;
         }
@@ -142,7 +148,10 @@ impl TextModel {
             inputs = inputs.with("attention_mask", table(0, Encoding::get_attention_mask));
         }
         // All of segment 0 is what a network takes without being told.
-        if rows.iter().any(|row| row.get_type_ids().iter().any(|&id| id != 0)) {
+        if rows
+            .iter()
+            .any(|row| row.get_type_ids().iter().any(|&id| id != 0))
+        {
             inputs = inputs.with("token_type_ids", table(0, Encoding::get_type_ids));
         }
         inputs

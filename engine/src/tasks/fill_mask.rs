@@ -64,10 +64,14 @@ impl FillMask {
     pub fn open(model: impl AsRef<Path>, device: &Device) -> Result<Self, Error> {
         let path = model.as_ref();
         let (model, _) = TextModel::open(path, Task::FillMask, device)?;
-        let mask = model.tokenizer.special().mask.ok_or_else(|| Error::NotFound {
-            model: path.display().to_string(),
-            reason: "its tokenizer has no mask token".to_owned(),
-        })?;
+        let mask = model
+            .tokenizer
+            .special()
+            .mask
+            .ok_or_else(|| Error::NotFound {
+                model: path.display().to_string(),
+                reason: "its tokenizer has no mask token".to_owned(),
+            })?;
         Ok(Self {
             model,
             mask,
@@ -87,7 +91,8 @@ impl FillMask {
                 Some(id) => Some(id),
                 None => self.model.tokenizer.pieces(target)?.first().copied(),
             };
-            self.targets.extend(id.filter(|id| !self.targets.contains(id)));
+            self.targets
+                .extend(id.filter(|id| !self.targets.contains(id)));
         }
         if self.targets.is_empty() && !options.targets.is_empty() {
             return Err(Error::Option {
@@ -125,7 +130,9 @@ impl FillMask {
         let max_length = self.options.max_length.unwrap_or(usize::MAX);
         let mut encodings = Vec::new();
         for text in texts {
-            let encoding = self.model.encode(text.as_ref().into(), Truncation::to(max_length))?;
+            let encoding = self
+                .model
+                .encode(text.as_ref().into(), Truncation::to(max_length))?;
             if !encoding.get_ids().contains(&self.mask) {
                 let shown: String = text.as_ref().chars().take(60).collect();
                 return Err(Error::Option {
@@ -142,14 +149,20 @@ impl FillMask {
         let mut answers = Ordered::new(encodings.len());
         self.model.forward(&encodings, |batch, mut outputs| {
             let mut logits = Rows::take(&mut outputs, "logits", batch.len())?;
-            let longest = batch.iter().map(|&index| encodings[index].len()).max().unwrap_or(1);
+            let longest = batch
+                .iter()
+                .map(|&index| encodings[index].len())
+                .max()
+                .unwrap_or(1);
             for (row, &index) in batch.iter().enumerate() {
                 let logits = logits.row(row);
                 let words = logits.len() / longest;
                 let encoding = &encodings[index];
                 let masks = encoding.get_ids().iter().enumerate();
-                let masks: Vec<usize> =
-                    masks.filter(|(_, id)| **id == self.mask).map(|(at, _)| at).collect();
+                let masks: Vec<usize> = masks
+                    .filter(|(_, id)| **id == self.mask)
+                    .map(|(at, _)| at)
+                    .collect();
                 let fills = masks.iter().map(|&at| {
                     let logits = &mut logits[at * words..(at + 1) * words];
                     self.fills(encoding, at, masks.len() == 1, logits)

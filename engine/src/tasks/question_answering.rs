@@ -88,14 +88,24 @@ impl QuestionAnswering {
     /// # Errors
     /// A window would be longer than the model takes, or not longer than what it shares.
     pub fn with_options(mut self, options: QuestionAnsweringOptions) -> Result<Self, Error> {
-        if let Some(length) = options.max_seq_len.filter(|&length| length > self.model.positions()) {
+        if let Some(length) = options
+            .max_seq_len
+            .filter(|&length| length > self.model.positions())
+        {
             return Err(Error::Option {
                 name: "max_seq_len",
-                reason: format!("{length} is more than the {} of the model", self.model.positions()),
+                reason: format!(
+                    "{length} is more than the {} of the model",
+                    self.model.positions()
+                ),
             });
         }
         self.options = options;
-        let Truncation { max_length, windows, .. } = self.truncation();
+        let Truncation {
+            max_length,
+            windows,
+            ..
+        } = self.truncation();
         if windows.is_some_and(|stride| stride >= max_length) {
             return Err(Error::Option {
                 name: "doc_stride",
@@ -190,8 +200,14 @@ impl QuestionAnswering {
             }
         }
         let scores: Vec<f32> = spans.iter().map(|span| span.score).collect();
-        let best = top(&scores, self.options.top_k).into_iter().map(|index| spans[index]);
-        (best.filter(|span| allowed(span.start) && allowed(span.end)).collect(), null)
+        let best = top(&scores, self.options.top_k)
+            .into_iter()
+            .map(|index| spans[index]);
+        (
+            best.filter(|span| allowed(span.start) && allowed(span.end))
+                .collect(),
+            null,
+        )
     }
 
     /// The best answers of all windows.

@@ -68,19 +68,29 @@ impl TextEmbedding {
         let modules = Modules::read(&directory, device)?;
         let (mut model, _) = TextModel::open(&modules.transformer, Task::TextEmbedding, device)?;
         let settings = ModelDir::find(&modules.transformer)?;
-        let settings = settings.json("sentence_bert_config.json")?.unwrap_or(Value::Null);
+        let settings = settings
+            .json("sentence_bert_config.json")?
+            .unwrap_or(Value::Null);
         if settings.get("do_lower_case").and_then(Value::as_bool) == Some(true) {
             let tokenizer = model.tokenizer.as_ref().clone().lowercased()?;
             model.tokenizer = Arc::new(tokenizer);
         }
         let max_length = settings.get("max_seq_length").and_then(Value::as_u64);
-        let prompts = directory.json("config_sentence_transformers.json")?.unwrap_or(Value::Null);
-        let texts = prompts.get("prompts").and_then(Value::as_object).into_iter().flatten();
-        let texts = texts.filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_owned())));
+        let prompts = directory
+            .json("config_sentence_transformers.json")?
+            .unwrap_or(Value::Null);
+        let texts = prompts
+            .get("prompts")
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten();
+        let texts =
+            texts.filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_owned())));
         let default = prompts.get("default_prompt_name").and_then(Value::as_str);
         let embedding = Self {
-            max_length: max_length
-                .map_or(model.max_length(), |length| model.positions().min(length as usize)),
+            max_length: max_length.map_or(model.max_length(), |length| {
+                model.positions().min(length as usize)
+            }),
             model,
             pooling: modules.pooling,
             after: Arc::new(modules.after),
@@ -115,7 +125,9 @@ impl TextEmbedding {
         self.prompt_tokens = if self.prompt.is_empty() {
             0
         } else {
-            let prompt = self.model.encode(self.prompt[..].into(), Truncation::to(self.max_length))?;
+            let prompt = self
+                .model
+                .encode(self.prompt[..].into(), Truncation::to(self.max_length))?;
             // The special token at its end belongs to the text when both stand together.
             let ends_special = prompt.get_special_tokens_mask().last() == Some(&1);
             prompt.len() - usize::from(ends_special)
@@ -151,7 +163,9 @@ impl TextEmbedding {
         let encodings: Vec<Encoding> = encoded.collect::<Result<_, _>>()?;
         let mut answers = Ordered::new(encodings.len());
         self.model.forward(&encodings, |batch, mut outputs| {
-            let hidden = outputs.remove("last_hidden_state").and_then(|value| value.try_into().ok());
+            let hidden = outputs
+                .remove("last_hidden_state")
+                .and_then(|value| value.try_into().ok());
             let hidden: Tensor<3> = hidden.ok_or_else(|| Error::Option {
                 name: "model",
                 reason: "has no hidden states to pool".to_owned(),
@@ -179,10 +193,13 @@ impl TextEmbedding {
 
     fn encode(&self, text: &str) -> Result<Encoding, Error> {
         if self.prompt.is_empty() {
-            return self.model.encode(TextInput::from(text), Truncation::to(self.max_length));
+            return self
+                .model
+                .encode(TextInput::from(text), Truncation::to(self.max_length));
         }
         let prompted = format!("{}{text}", self.prompt);
-        self.model.encode(TextInput::from(&prompted), Truncation::to(self.max_length))
+        self.model
+            .encode(TextInput::from(&prompted), Truncation::to(self.max_length))
     }
 }
 
@@ -212,21 +229,28 @@ impl Modules {
         for module in listed {
             let text = |name: &str| module.get(name).and_then(Value::as_str).unwrap_or_default();
             let relative = Path::new(text("path"));
-            if relative.components().any(|part| !matches!(part, Component::Normal(_))) {
-                let reason = format!("\"{}\" leads out of the model's directory", relative.display());
+            if relative
+                .components()
+                .any(|part| !matches!(part, Component::Normal(_)))
+            {
+                let reason = format!(
+                    "\"{}\" leads out of the model's directory",
+                    relative.display()
+                );
                 return Err(refuse("path", reason));
             }
             let path = directory.path().join(relative);
             let settings = || -> Result<Value, Error> {
                 let name = relative.join("config.json");
                 let name = name.to_string_lossy();
-                Ok(directory.json(&name)?.unwrap_or_else(|| Value::Object(Default::default())))
+                Ok(directory
+                    .json(&name)?
+                    .unwrap_or_else(|| Value::Object(Default::default())))
             };
             match text("type").rsplit('.').next().unwrap_or_default() {
                 "Transformer" => modules.transformer = path,
                 "Pooling" => {
-                    modules.pooling =
-                        Pooling::parse(&settings()?).map_err(Error::config(&path))?;
+                    modules.pooling = Pooling::parse(&settings()?).map_err(Error::config(&path))?;
                     pooled = true;
                 }
                 "Dense" if pooled => {

@@ -123,10 +123,20 @@ impl TokenClassification {
     /// A stride leaves a window nothing of its own, or comes without aggregation.
     pub fn with_options(mut self, options: TokenClassificationOptions) -> Result<Self, Error> {
         if let Some(stride) = options.stride {
-            let refuse = |reason: String| Err(Error::Option { name: "stride", reason });
-            let room = self.model.max_length().saturating_sub(self.model.tokenizer.added_tokens(false));
+            let refuse = |reason: String| {
+                Err(Error::Option {
+                    name: "stride",
+                    reason,
+                })
+            };
+            let room = self
+                .model
+                .max_length()
+                .saturating_sub(self.model.tokenizer.added_tokens(false));
             if stride >= room {
-                return refuse(format!("{stride} is not below the {room} tokens of a window"));
+                return refuse(format!(
+                    "{stride} is not below the {room} tokens of a window"
+                ));
             }
             if options.aggregation == Aggregation::None {
                 return refuse("needs an aggregation, for windows overlap".to_owned());
@@ -164,7 +174,10 @@ impl TokenClassification {
             Ok(Prepared {
                 characters: text.chars().collect(),
                 words: None,
-                windows: self.model.tokenizer.encode(text, None, Some(self.truncation()))?,
+                windows: self
+                    .model
+                    .tokenizer
+                    .encode(text, None, Some(self.truncation()))?,
             })
         });
         self.answer(prepared.collect::<Result<_, Error>>()?)
@@ -185,7 +198,10 @@ impl TokenClassification {
         let prepared = Prepared {
             characters: words.join(" ").chars().collect(),
             words: Some(starts),
-            windows: self.model.tokenizer.encode_words(words, Some(self.truncation()))?,
+            windows: self
+                .model
+                .tokenizer
+                .encode_words(words, Some(self.truncation()))?,
         };
         Ok(self.answer(vec![prepared])?.swap_remove(0))
     }
@@ -266,7 +282,11 @@ impl TokenClassification {
         let classes = self.labels.len();
         let unknown = self.model.tokenizer.special().unknown;
         let mut parts = Vec::new();
-        for (index, scores) in logits.chunks_mut(classes.max(1)).take(window.len()).enumerate() {
+        for (index, scores) in logits
+            .chunks_mut(classes.max(1))
+            .take(window.len())
+            .enumerate()
+        {
             if window.get_special_tokens_mask()[index] != 0 {
                 continue;
             }
@@ -325,9 +345,8 @@ impl TokenClassification {
             }
             Aggregation::Average => {
                 let count = parts.len() as f32;
-                let mean = |class: usize| {
-                    parts.iter().map(|part| part.scores[class]).sum::<f32>() / count
-                };
+                let mean =
+                    |class: usize| parts.iter().map(|part| part.scores[class]).sum::<f32>() / count;
                 (0..self.labels.len()).map(mean).collect()
             }
             _ => parts[0].scores.clone(),
@@ -348,9 +367,10 @@ impl TokenClassification {
         let mut groups: Vec<Vec<Labelled>> = Vec::new();
         for part in parts {
             let (begins, tag) = split_label(&self.labels[part.label]);
-            let continues = groups.last().and_then(|group| group.last()).is_some_and(|last| {
-                !begins && split_label(&self.labels[last.label]).1 == tag
-            });
+            let continues = groups
+                .last()
+                .and_then(|group| group.last())
+                .is_some_and(|last| !begins && split_label(&self.labels[last.label]).1 == tag);
             match groups.last_mut() {
                 Some(group) if continues => group.push(part),
                 _ => groups.push(vec![part]),
@@ -362,7 +382,10 @@ impl TokenClassification {
     fn group(&self, parts: Vec<Labelled>) -> Result<Entity, Error> {
         let first = &self.labels[parts[0].label];
         // The reference cuts here at any dash, not only behind a B or an I.
-        let label = first.split_once('-').map_or(&first[..], |(_, rest)| rest).to_owned();
+        let label = first
+            .split_once('-')
+            .map_or(&first[..], |(_, rest)| rest)
+            .to_owned();
         Ok(Entity {
             label,
             score: parts.iter().map(|part| part.score).sum::<f32>() / parts.len() as f32,
@@ -405,7 +428,10 @@ fn resolve_overlaps(mut entities: Vec<Entity>) -> Vec<Entity> {
     entities.sort_by_key(|entity| entity.start);
     let mut kept: Vec<Entity> = Vec::new();
     for entity in entities {
-        let Some(previous) = kept.last_mut().filter(|previous| entity.start < previous.end) else {
+        let Some(previous) = kept
+            .last_mut()
+            .filter(|previous| entity.start < previous.end)
+        else {
             kept.push(entity);
             continue;
         };

@@ -1,9 +1,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::ConfigError;
 use crate::blocks::Activation;
 use crate::config::parse;
-use crate::ConfigError;
 
 /// `config.json` of a BERT, with the reference's field names and defaults.
 ///
@@ -97,7 +97,10 @@ impl BertConfig {
                 return Err(ConfigError::new(field, reason));
             }
         }
-        if !config.hidden_size.is_multiple_of(config.num_attention_heads) {
+        if !config
+            .hidden_size
+            .is_multiple_of(config.num_attention_heads)
+        {
             let reason = format!(
                 "{} heads do not divide `hidden_size` {}",
                 config.num_attention_heads, config.hidden_size
@@ -109,7 +112,8 @@ impl BertConfig {
             return Err(ConfigError::new("layer_norm_eps", reason));
         }
         if config.add_cross_attention {
-            let reason = "cross attention is not supported by bert; only encoders and plain decoders are";
+            let reason =
+                "cross attention is not supported by bert; only encoders and plain decoders are";
             return Err(ConfigError::new("add_cross_attention", reason));
         }
         if !config.pruned_heads.is_empty() {

@@ -172,7 +172,9 @@ impl BertForQuestionAnswering {
         let [batch, sequence] = tokens.input_ids.dims();
         let scores = linear_rows(&self.qa_outputs, self.bert.forward(tokens));
         let side = |index| {
-            let side = scores.clone().slice([0..batch, 0..sequence, index..index + 1]);
+            let side = scores
+                .clone()
+                .slice([0..batch, 0..sequence, index..index + 1]);
             side.reshape([batch, sequence])
         };
         (side(0), side(1))
@@ -313,7 +315,10 @@ fn pooled(bert: &Bert, tokens: Tokens) -> (Tensor<3>, Tensor<2>) {
     let hidden = bert.forward(tokens);
     let pooled = bert.pool(&hidden).unwrap_or_else(|| {
         let [batch, _, width] = hidden.dims();
-        hidden.clone().slice([0..batch, 0..1, 0..width]).reshape([batch, width])
+        hidden
+            .clone()
+            .slice([0..batch, 0..1, 0..width])
+            .reshape([batch, width])
     });
     (hidden, pooled)
 }

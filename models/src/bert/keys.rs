@@ -8,9 +8,18 @@ const TRUNK: &[Row] = &[
     // A checkpoint that dropped one of two tied tensors may have kept this one.
     ("cls.predictions.decoder", "embeddings.word_embeddings"),
     ("embeddings.LayerNorm", "embeddings.norm"),
-    ("encoder.layer.{i}.attention.self.{m}", "layers.{i}.attention.{m}"),
-    ("encoder.layer.{i}.attention.output.dense", "layers.{i}.attention.output"),
-    ("encoder.layer.{i}.attention.output.LayerNorm", "layers.{i}.attention_norm"),
+    (
+        "encoder.layer.{i}.attention.self.{m}",
+        "layers.{i}.attention.{m}",
+    ),
+    (
+        "encoder.layer.{i}.attention.output.dense",
+        "layers.{i}.attention.output",
+    ),
+    (
+        "encoder.layer.{i}.attention.output.LayerNorm",
+        "layers.{i}.attention_norm",
+    ),
     ("encoder.layer.{i}.intermediate.dense", "layers.{i}.mlp.up"),
     ("encoder.layer.{i}.output.dense", "layers.{i}.mlp.down"),
     ("encoder.layer.{i}.output.LayerNorm", "layers.{i}.mlp_norm"),

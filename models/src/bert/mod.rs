@@ -43,8 +43,14 @@ pub const ARCHITECTURE: Architecture = Architecture {
     model_types: &["bert"],
     classes: &[
         class("BertModel", Some(Task::TextEmbedding)),
-        class("BertForSequenceClassification", Some(Task::TextClassification)),
-        class("BertForTokenClassification", Some(Task::TokenClassification)),
+        class(
+            "BertForSequenceClassification",
+            Some(Task::TextClassification),
+        ),
+        class(
+            "BertForTokenClassification",
+            Some(Task::TokenClassification),
+        ),
         class("BertForMaskedLM", Some(Task::FillMask)),
         class("BertForQuestionAnswering", Some(Task::QuestionAnswering)),
         class("BertForPreTraining", Some(Task::FillMask)),
@@ -72,15 +78,17 @@ fn load_class(
     let classes = || PretrainedConfig::parse(json).map(|common| common.labels().len());
     match class {
         "BertModel" => loader.fill(loader.trunk()?, &keys::trunk()),
-        "BertForSequenceClassification" => {
-            loader.head(BertForSequenceClassification::new(&config, classes()?, device)?)
-        }
-        "BertForTokenClassification" => {
-            loader.head(BertForTokenClassification::new(&config, classes()?, device)?)
-        }
-        "BertForQuestionAnswering" => {
-            loader.head(BertForQuestionAnswering::new(&config, device)?)
-        }
+        "BertForSequenceClassification" => loader.head(BertForSequenceClassification::new(
+            &config,
+            classes()?,
+            device,
+        )?),
+        "BertForTokenClassification" => loader.head(BertForTokenClassification::new(
+            &config,
+            classes()?,
+            device,
+        )?),
+        "BertForQuestionAnswering" => loader.head(BertForQuestionAnswering::new(&config, device)?),
         "BertForNextSentencePrediction" => {
             loader.head(BertForNextSentencePrediction::new(&config, device)?)
         }
@@ -106,7 +114,10 @@ impl Loader<'_> {
     /// does not hold a different one. The reference decides the same way.
     fn tied(&self) -> Result<bool, FormatError> {
         let decoder = self.checkpoint.get("cls.predictions.decoder.weight");
-        let names = ["bert.embeddings.word_embeddings.weight", "embeddings.word_embeddings.weight"];
+        let names = [
+            "bert.embeddings.word_embeddings.weight",
+            "embeddings.word_embeddings.weight",
+        ];
         let words = names.iter().find_map(|name| self.checkpoint.get(name));
         match (self.config.tie_word_embeddings, decoder, words) {
             (true, Some(decoder), Some(words)) => Ok(decoder.shape == words.shape
@@ -193,17 +204,24 @@ impl Limits {
         if let Some(mask) = &mask {
             like_ids("attention_mask", mask)?;
         }
-        let positions: Option<Ints<2>> =
-            inputs.ints("position_ids", 0..self.positions as i64)?;
+        let positions: Option<Ints<2>> = inputs.ints("position_ids", 0..self.positions as i64)?;
         let rows = ids.values.len() / sequence;
         if let Some(positions) = &positions
             && positions.shape != [rows, sequence]
             && positions.shape != [1, sequence]
         {
-            let reason = format!("has the shape {:?}, not [{rows}, {sequence}]", positions.shape);
+            let reason = format!(
+                "has the shape {:?}, not [{rows}, {sequence}]",
+                positions.shape
+            );
             return Err(InputError::new("position_ids", reason));
         }
-        inputs.finish(&["input_ids", "attention_mask", "token_type_ids", "position_ids"])?;
+        inputs.finish(&[
+            "input_ids",
+            "attention_mask",
+            "token_type_ids",
+            "position_ids",
+        ])?;
 
         let flat = |ints: Ints<D>| Ints {
             shape: [rows, sequence],
@@ -226,7 +244,10 @@ fn padding(mask: Ints<2>, device: &Device) -> Option<Tensor<2, Bool>> {
         return None;
     }
     let padding: Vec<bool> = mask.values.iter().map(|&value| value == 0).collect();
-    Some(Tensor::from_data(TensorData::new(padding, mask.shape), device))
+    Some(Tensor::from_data(
+        TensorData::new(padding, mask.shape),
+        device,
+    ))
 }
 
 /// A loaded class on its device.

@@ -197,8 +197,7 @@ impl SelfAttention {
             key: linear(),
             value: linear(),
             output: linear(),
-            distance_embedding: (positions != Positions::Absolute)
-                .then(|| distances.init(device)),
+            distance_embedding: (positions != Positions::Absolute).then(|| distances.init(device)),
             positions,
             heads,
         })

@@ -67,7 +67,10 @@ impl Activation {
         let found = NAMES.iter().find(|(known, _)| *known == name);
         found.map(|(_, activation)| *activation).ok_or_else(|| {
             let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
-            let reason = format!("\"{name}\" is not supported; known are {}", known.join(", "));
+            let reason = format!(
+                "\"{name}\" is not supported; known are {}",
+                known.join(", ")
+            );
             ConfigError::new(field, reason)
         })
     }
@@ -87,8 +90,10 @@ impl Activation {
             Activation::HardSwish => hard_swish(x),
             Activation::Laplace => {
                 // μ and σ as the reference rounds √½ and 1/√(4π).
-                let scale = 0.282095 * 2.0_f64.sqrt();
-                (((x - 0.707107) / scale).erf() + 1.0) * 0.5
+                #[allow(clippy::approx_constant)]
+                let (mean, deviation) = (0.707107, 0.282095);
+                let scale = deviation * 2.0_f64.sqrt();
+                (((x - mean) / scale).erf() + 1.0) * 0.5
             }
             Activation::LeakyRelu => leaky_relu(x, 0.01),
             Activation::Linear => x,

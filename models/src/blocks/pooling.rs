@@ -100,8 +100,11 @@ impl Pooling {
                     (config.pooling_mode_weightedmean_tokens, Mode::WeightedMean),
                     (config.pooling_mode_lasttoken, Mode::LastToken),
                 ];
-                let chosen: Vec<Mode> =
-                    flags.iter().filter(|(on, _)| *on).map(|(_, mode)| *mode).collect();
+                let chosen: Vec<Mode> = flags
+                    .iter()
+                    .filter(|(on, _)| *on)
+                    .map(|(_, mode)| *mode)
+                    .collect();
                 if chosen.is_empty() && config.pooling_mode_mean_tokens.is_none() {
                     vec![Mode::Mean]
                 } else {
@@ -142,26 +145,42 @@ impl Pooling {
         };
         let indicator = |on: bool| if on { 1.0 } else { 0.0 };
         let sum = |weights: &Tensor<3>| -> Tensor<2> {
-            (hidden.clone() * weights.clone()).sum_dim(1).reshape([batch, width])
+            (hidden.clone() * weights.clone())
+                .sum_dim(1)
+                .reshape([batch, width])
         };
         let total = |weights: &Tensor<3>| -> Tensor<2> {
-            weights.clone().sum_dim(1).reshape([batch, 1]).clamp_min(1e-9)
+            weights
+                .clone()
+                .sum_dim(1)
+                .reshape([batch, 1])
+                .clamp_min(1e-9)
         };
         let vectors = self.modes.iter().map(|mode| match mode {
-            Mode::Cls => sum(&table(&|position, length| indicator(position == first(length)))),
-            Mode::LastToken => {
-                sum(&table(&|position, length| indicator(position + 1 == length)))
-            }
+            Mode::Cls => sum(&table(&|position, length| {
+                indicator(position == first(length))
+            })),
+            Mode::LastToken => sum(&table(&|position, length| {
+                indicator(position + 1 == length)
+            })),
             Mode::Max => {
                 let lowest = table(&|position, length| {
-                    if pooled(position, length) { 0.0 } else { f32::NEG_INFINITY }
+                    if pooled(position, length) {
+                        0.0
+                    } else {
+                        f32::NEG_INFINITY
+                    }
                 });
                 (hidden.clone() + lowest).max_dim(1).reshape([batch, width])
             }
             Mode::Mean | Mode::MeanSqrtLen => {
                 let mask = table(&|position, length| indicator(pooled(position, length)));
                 let count = total(&mask);
-                let count = if *mode == Mode::Mean { count } else { count.sqrt() };
+                let count = if *mode == Mode::Mean {
+                    count
+                } else {
+                    count.sqrt()
+                };
                 sum(&mask) / count
             }
             Mode::WeightedMean => {
@@ -207,11 +226,7 @@ impl Dense {
     ///
     /// # Errors
     /// The configuration cannot be honoured, or the checkpoint does not hold its weights.
-    pub fn load(
-        json: &Value,
-        checkpoint: &Checkpoint,
-        device: &Device,
-    ) -> Result<Self, LoadError> {
+    pub fn load(json: &Value, checkpoint: &Checkpoint, device: &Device) -> Result<Self, LoadError> {
         let config: DenseConfig = parse(json)?;
         for (field, name) in [
             ("module_input_name", &config.module_input_name),
@@ -241,9 +256,14 @@ impl Dense {
         let (input, output) = (config.in_features, config.out_features);
         let projected = config.use_residual && input != output;
         let module = Self {
-            linear: LinearConfig::new(input, output).with_bias(config.bias).init(device),
-            residual: projected
-                .then(|| LinearConfig::new(input, output).with_bias(false).init(device)),
+            linear: LinearConfig::new(input, output)
+                .with_bias(config.bias)
+                .init(device),
+            residual: projected.then(|| {
+                LinearConfig::new(input, output)
+                    .with_bias(false)
+                    .init(device)
+            }),
             activation,
             use_residual: config.use_residual,
         };
@@ -269,6 +289,9 @@ impl Dense {
 /// `[b, width]` → the same
 pub fn normalize(rows: Tensor<2>) -> Tensor<2> {
     // torch.nn.functional.normalize's guard against a row of zeros.
-    let length = (rows.clone() * rows.clone()).sum_dim(1).sqrt().clamp_min(1e-12);
+    let length = (rows.clone() * rows.clone())
+        .sum_dim(1)
+        .sqrt()
+        .clamp_min(1e-12);
     rows / length
 }

@@ -109,7 +109,8 @@ impl TextTokenizer {
             (None, None) => {
                 return Err(TextError::File {
                     file: "tokenizer.json",
-                    reason: "is missing, and so is vocab.txt; a text model needs one of them".to_owned(),
+                    reason: "is missing, and so is vocab.txt; a text model needs one of them"
+                        .to_owned(),
                 });
             }
         };
@@ -127,9 +128,10 @@ impl TextTokenizer {
         };
         let continuing_prefix = match tokenizer.get_model() {
             ModelWrapper::WordPiece(model) => !model.continuing_subword_prefix.is_empty(),
-            ModelWrapper::BPE(model) => {
-                model.continuing_subword_prefix.as_ref().is_some_and(|p| !p.is_empty())
-            }
+            ModelWrapper::BPE(model) => model
+                .continuing_subword_prefix
+                .as_ref()
+                .is_some_and(|p| !p.is_empty()),
             _ => false,
         };
         let left = config.get("truncation_side").and_then(Value::as_str) == Some("left");
@@ -258,8 +260,8 @@ impl TextTokenizer {
         let stride = truncation.windows.unwrap_or(0);
         let room = truncation.max_length.saturating_sub(added + kept);
         let total = first.len() + second.as_ref().map_or(0, Encoding::len);
-        let cramped = truncation.max_length < added
-            || (truncation.windows.is_some() && room <= stride);
+        let cramped =
+            truncation.max_length < added || (truncation.windows.is_some() && room <= stride);
         if total + added > truncation.max_length && cramped {
             return Err(TextError::Encode(format!(
                 "{} tokens leave no room for the text: {added} are special, {kept} are of the other text and \
@@ -329,7 +331,7 @@ fn invalid(file: &'static str, error: impl ToString) -> TextError {
 fn max_length(config: &Value) -> Option<usize> {
     const NONE: f64 = 1e9;
     let length = config.get("model_max_length")?.as_f64()?;
-    (length >= 1.0 && length < NONE).then_some(length as usize)
+    (1.0..NONE).contains(&length).then_some(length as usize)
 }
 
 fn from_json(json: &[u8], config: &Value) -> Result<Tokenizer, TextError> {
@@ -368,8 +370,9 @@ fn from_vocabulary(
     const FILE: &str = "vocab.txt";
     let text = std::str::from_utf8(vocabulary).map_err(|error| invalid(FILE, error))?;
     let tokens = text.lines().enumerate();
-    let vocabulary: AHashMap<String, u32> =
-        tokens.map(|(id, token)| (token.to_owned(), id as u32)).collect();
+    let vocabulary: AHashMap<String, u32> = tokens
+        .map(|(id, token)| (token.to_owned(), id as u32))
+        .collect();
     let unknown = token("unk_token", "[UNK]");
     let model = WordPiece::builder()
         .vocab(vocabulary)
@@ -379,12 +382,15 @@ fn from_vocabulary(
     let mut tokenizer = Tokenizer::new(model);
     let special = |name: &str, default: &str| {
         let text = token(name, default);
-        let id = tokenizer.token_to_id(&text).ok_or_else(|| {
-            invalid(FILE, format!("has no `{text}`, which {name} names"))
-        })?;
+        let id = tokenizer
+            .token_to_id(&text)
+            .ok_or_else(|| invalid(FILE, format!("has no `{text}`, which {name} names")))?;
         Ok::<_, TextError>((text, id))
     };
-    let (cls, sep) = (special("cls_token", "[CLS]")?, special("sep_token", "[SEP]")?);
+    let (cls, sep) = (
+        special("cls_token", "[CLS]")?,
+        special("sep_token", "[SEP]")?,
+    );
     special("unk_token", "[UNK]")?;
     let processor = TemplateProcessing::builder()
         .try_single(format!("{}:0 $A:0 {}:0", cls.0, sep.0))
@@ -395,7 +401,11 @@ fn from_vocabulary(
         .build()
         .map_err(|error| invalid(FILE, error))?;
     let normalizer = bert_normalizer(config, BertNormalizer::default());
-    let others = [token("pad_token", "[PAD]"), token("mask_token", "[MASK]"), unknown];
+    let others = [
+        token("pad_token", "[PAD]"),
+        token("mask_token", "[MASK]"),
+        unknown,
+    ];
     let added = [cls.0, sep.0].into_iter().chain(others);
     let added: Vec<AddedToken> = added
         .filter(|token| tokenizer.token_to_id(token).is_some())

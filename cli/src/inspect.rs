@@ -1,0 +1,108 @@
+//! `salamander inspect`.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use salamander::{Inspection, inspect};
+
+use crate::Failure;
+use crate::output::table;
+
+#[derive(Args)]
+pub(crate) struct Inspect {
+    /// A model directory, a weight file, or a hub id
+    #[arg(value_name = "DIR|FILE|ID")]
+    path: PathBuf,
+    /// Print everything as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inspect {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let found = inspect(&self.path)?;
+        let mut out = io::stdout().lock();
+        if self.json {
+            serde_json::to_writer_pretty(&mut out, &found)?;
+            writeln!(out)?;
+        } else {
+            print(&mut out, &found)?;
+        }
+        Ok(())
+    }
+}
+
+fn print(out: &mut dyn Write, found: &Inspection) -> Result<(), Failure> {
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let mut rows = vec![row("path", found.path.display().to_string())];
+    match (found.architecture, &found.refused) {
+        (Some(architecture), _) => rows.push(row("architecture", architecture.to_owned())),
+        (None, Some(reason)) => rows.push(row("architecture", format!("none: {reason}"))),
+        (None, None) => {}
+    }
+    if !found.classes.is_empty() {
+        rows.push(row("class", found.classes.join(", ")));
+    }
+    if !found.tasks.is_empty() {
+        rows.push(row("tasks", found.tasks.join(", ")));
+    }
+    rows.push(row("format", found.format.clone()));
+    for file in &found.files {
+        rows.push(row("file", file.display().to_string()));
+    }
+    for (key, value) in &found.metadata {
+        rows.push(row("metadata", format!("{key} = {value}")));
+    }
+    rows.push(row("tensors", found.tensors.len().to_string()));
+    rows.push(row("parameters", thousands(found.parameters)));
+    rows.push(row("bytes", thousands(found.bytes)));
+    table(out, &rows)?;
+    if let Some(serde_json::Value::Object(config)) = &found.config {
+        writeln!(out, "\nconfig.json")?;
+        let fields = config
+            .iter()
+            .map(|(name, value)| row(&format!("  {name}"), value.to_string()));
+        table(out, &fields.collect::<Vec<_>>())?;
+    }
+    writeln!(out, "\ntensors")?;
+    let tensors = found.tensors.iter().map(|tensor| {
+        let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
+        let shape = if shape.is_empty() {
+            "scalar".to_owned()
+        } else {
+            shape.join(" × ")
+        };
+        vec![format!("  {}", tensor.name), tensor.dtype.clone(), shape]
+    });
+    table(out, &tensors.collect::<Vec<_>>())?;
+    Ok(())
+}
+
+/// `22713216` as `22,713,216`.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn digits_are_grouped_from_the_right() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (22_713_216, "22,713,216"),
+        ] {
+            assert_eq!(super::thousands(number), text);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The command as a program would call it.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/fixtures")
+        .join(name)
+}
+
+fn salamander(arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_salamander"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // A command that fails early does not read what it is given.
+    let _ = stdin.write_all(input);
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+/// The lines of a command that succeeds, each a JSON object.
+#[track_caller]
+fn objects(arguments: &[&str], input: &str) -> Vec<Value> {
+    let output = salamander(arguments, input.as_bytes());
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{errors}");
+    assert_eq!(errors, "", "a pipe gets no remarks");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[track_caller]
+fn fails(arguments: &[&str], input: &[u8]) -> String {
+    let output = salamander(arguments, input);
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        text.starts_with("error: ") && !text.contains("panicked"),
+        "{text}"
+    );
+    text
+}
+
+#[test]
+fn answers_come_in_the_order_of_the_lines() {
+    let model = fixture("text_tasks/text-classification");
+    let model = model.to_str().unwrap();
+    let lines: Vec<String> = (0..1200)
+        .map(|index| "the dog ".repeat(index % 7) + &index.to_string())
+        .collect();
+    let run = ["run", "text-classification", "--model", model, "--json"];
+    let all = objects(&run, &(lines.join("\n") + "\n"));
+    assert_eq!(all.len(), lines.len());
+    for index in [0, 6, 511, 512, 1199] {
+        let single = objects(&[&run[..], &[&lines[index]]].concat(), "");
+        assert_eq!(all[index]["label"], single[0]["label"]);
+        let difference =
+            all[index]["score"].as_f64().unwrap() - single[0]["score"].as_f64().unwrap();
+        assert!(difference.abs() < 1e-5);
+    }
+    let empty = objects(&run, "");
+    assert!(empty.is_empty());
+    let blank = objects(&run, "\n\r\nx");
+    assert_eq!(blank.len(), 3);
+}
+
+#[test]
+fn every_task_prints_objects() {
+    let object = |task: &str, model: &str, input: &str| {
+        let model = fixture(&format!("text_tasks/{model}"));
+        let run = ["run", task, "--model", model.to_str().unwrap(), "--json"];
+        objects(&run, input).remove(0)
+    };
+    let embedding = object(
+        "text-embedding",
+        "text-embedding-mean",
+        "The dog went home.",
+    );
+    assert_eq!(embedding["embedding"].as_array().unwrap().len(), 16);
+    let masks = object("fill-mask", "fill-mask", "The [MASK] is good.");
+    assert_eq!(masks["masks"][0].as_array().unwrap().len(), 5);
+    let entities = object(
+        "token-classification",
+        "token-classification",
+        "John Smith lives in London.",
+    );
+    assert!(entities["entities"][0]["label"].is_string());
+    let answer = object(
+        "question-answering",
+        "question-answering",
+        "Who?\tJohn lives in London.",
+    );
+    assert!(answer["answer"].is_string());
+}
+
+#[test]
+fn tables_are_for_people() {
+    let model = fixture("text_tasks/text-classification");
+    let run = [
+        "run",
+        "text-classification",
+        "--model",
+        model.to_str().unwrap(),
+        "--top-k",
+        "0",
+    ];
+    let output = salamander(&[&run[..], &["The movie was great!"]].concat(), b"");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(
+        text.lines()
+            .next()
+            .unwrap()
+            .ends_with("The movie was great!"),
+        "{text}"
+    );
+}
+
+#[test]
+fn forward_gives_the_tensors_of_the_reference() {
+    for case in [
+        "model",
+        "pretraining",
+        "multiple-choice",
+        "question-answering",
+    ] {
+        let case = fixture(&format!("bert/{case}"));
+        let directory = tempfile::tempdir().unwrap();
+        let golden = fs::read(case.join("golden.safetensors")).unwrap();
+        let golden = safetensors::SafeTensors::deserialize(&golden).unwrap();
+        let inputs: Vec<_> = golden
+            .iter()
+            .filter_map(|(name, view)| Some((name.strip_prefix("input.")?.to_owned(), view)))
+            .collect();
+        let input = directory.path().join("in.safetensors");
+        safetensors::serialize_to_file(inputs, None, &input).unwrap();
+        let output = directory.path().join("out.safetensors");
+        let paths = [
+            case.to_str().unwrap(),
+            input.to_str().unwrap(),
+            output.to_str().unwrap(),
+        ];
+        let arguments = [
+            "forward", "--model", paths[0], "--inputs", paths[1], "--output", paths[2],
+        ];
+        let run = salamander(&arguments, b"");
+        assert!(
+            run.status.success(),
+            "{}",
+            String::from_utf8_lossy(&run.stderr)
+        );
+        let found = fs::read(output).unwrap();
+        let found = safetensors::SafeTensors::deserialize(&found).unwrap();
+        let expected = golden
+            .iter()
+            .filter_map(|(name, view)| Some((name.strip_prefix("output.")?, view)));
+        let mut outputs = 0;
+        for (name, view) in expected {
+            outputs += 1;
+            let found = found.tensor(name).unwrap();
+            assert_eq!(found.shape(), view.shape());
+            let floats = |bytes: &[u8]| -> Vec<f32> {
+                bytes
+                    .chunks(4)
+                    .map(|x| f32::from_le_bytes(x.try_into().unwrap()))
+                    .collect()
+            };
+            for (a, b) in floats(found.data()).iter().zip(floats(view.data())) {
+                assert!((a - b).abs() < 1e-4, "{name}: {a} for {b}");
+            }
+        }
+        assert_eq!(outputs, found.len());
+    }
+}
+
+#[test]
+fn inspect_lists_directories_and_files() {
+    let case = fixture("bert/model");
+    let text =
+        String::from_utf8(salamander(&["inspect", case.to_str().unwrap()], b"").stdout).unwrap();
+    for says in [
+        "bert",
+        "BertModel",
+        "text-embedding",
+        "hidden_size",
+        "60 × 16",
+        "F32",
+    ] {
+        assert!(text.contains(says), "{text} does not say {says}");
+    }
+    let file = case.join("model.safetensors");
+    let output = salamander(&["inspect", "--json", file.to_str().unwrap()], b"");
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["format"], "safetensors");
+    let tensors = found["tensors"].as_array().unwrap();
+    let parameters = tensors.iter().map(|tensor| {
+        tensor["shape"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|n| n.as_u64().unwrap())
+            .product::<u64>()
+    });
+    assert_eq!(
+        found["parameters"].as_u64().unwrap(),
+        parameters.sum::<u64>()
+    );
+}
+
+#[test]
+fn bad_input_is_an_error_that_says_where() {
+    let model = fixture("text_tasks/text-classification");
+    let model = model.to_str().unwrap();
+    let run = ["run", "text-classification", "--model", model];
+    let text = fails(&run, b"fine\nnot \xff\xfe fine\n");
+    assert!(
+        text.contains("standard input: line 2, byte 5 is not UTF-8"),
+        "{text}"
+    );
+    let text = fails(&[&run[..], &["--file", "/no/such/file"]].concat(), b"");
+    assert!(text.contains("/no/such/file"), "{text}");
+    let text = fails(&[&run[..], &["--pairs", "one text"]].concat(), b"");
+    assert!(text.contains("no tab"), "{text}");
+    let text = fails(&[&run[..], &["--device", "abacus", "x"]].concat(), b"");
+    assert!(text.contains("`abacus` is not a device"), "{text}");
+    let text = fails(&[&run[..], &["--device", "flex:7", "x"]].concat(), b"");
+    assert!(text.contains("not there"), "{text}");
+    let text = fails(&["run", "fill-mask", "--model", model, "x"], b"");
+    assert!(text.contains("missing     cls.predictions"), "{text}");
+    let text = fails(&["inspect", "/no/such/directory"], b"");
+    assert!(text.contains("/no/such/directory"), "{text}");
+    let golden = fixture("bert/model/golden.safetensors");
+    let case = fixture("bert/model");
+    let paths = [case.to_str().unwrap(), golden.to_str().unwrap()];
+    let arguments = [
+        "forward", "--model", paths[0], "--inputs", paths[1], "--output", "/no/out",
+    ];
+    let text = fails(&arguments, b"");
+    assert!(text.contains("input `input_ids`: is missing"), "{text}");
+}
