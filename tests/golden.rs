@@ -59,20 +59,18 @@ impl Golden {
     /// What differs first: an intermediate, so that the name tells the layer, or an output.
     fn check(&self) -> Result<f32, String> {
         let mut worst: f32 = 0.0;
-        let states = self
+        let parts = self
             .model
-            .hidden_states(self.inputs())
+            .intermediates(self.inputs())
             .map_err(|error| error.to_string())?;
-        for (index, state) in states.into_iter().enumerate() {
-            let name = match index {
-                0 => "embeddings".to_owned(),
-                index => format!("layer.{}", index - 1),
-            };
-            let entry = self
+        for (name, part) in parts {
+            let key = format!("intermediate.{name}");
+            let expected = self
                 .tensors
-                .get(&format!("intermediate.{name}"))
-                .ok_or(&name)?;
-            worst = worst.max(distance(&name, &state.into_data(), &entry.read().unwrap())?);
+                .get(&key)
+                .ok_or(format!("the fixture has no {key}"))?;
+            let expected = expected.read().unwrap();
+            worst = worst.max(distance(&name, &part.into_data(), &expected)?);
         }
         let outputs = self
             .model

@@ -69,14 +69,17 @@ pub trait Model: fmt::Debug + Send + Sync {
     /// An input is missing, unknown, of the wrong shape or type, or indexes beyond a table.
     fn forward(&self, inputs: Inputs) -> Result<Outputs, InputError>;
 
-    /// Runs the trunk and gives what stands between its layers: the embeddings, then each layer's output.
+    /// Runs the trunk and gives what stands between its parts, in order and by name, so that a difference
+    /// from the reference names the part: `embeddings`, `layer.0`, …
     ///
     /// # Errors
     /// As [`Model::forward`].
-    fn hidden_states(&self, inputs: Inputs) -> Result<Vec<crate::Value>, InputError>;
+    fn intermediates(&self, inputs: Inputs) -> Result<Vec<(String, crate::Value)>, InputError>;
 
-    /// The longest sequence it can take, in tokens.
-    fn max_length(&self) -> Option<usize>;
+    /// The longest sequence it can take, in tokens, if it takes sequences.
+    fn max_length(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// The architecture that a configuration names by its `model_type`, or by a class in `architectures`.

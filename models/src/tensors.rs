@@ -61,6 +61,30 @@ impl Inputs {
         Ok(Some(Ints { shape, values }))
     }
 
+    /// Removes the input `name` if it is there, as floats of rank `D` on `device`.
+    ///
+    /// # Errors
+    /// It is there, but not floats or not of that rank.
+    pub fn floats<const D: usize>(
+        &mut self,
+        name: &str,
+        device: &Device,
+    ) -> Result<Option<Tensor<D>>, InputError> {
+        let Some(data) = self.0.remove(name) else {
+            return Ok(None);
+        };
+        if data.rank() != D {
+            let reason = format!("has {} dimensions, {D} are needed", data.rank());
+            return Err(InputError::new(name, reason));
+        }
+        if !data.dtype().is_float() {
+            let reason = format!("is of type {:?}, floats are needed", data.dtype());
+            return Err(InputError::new(name, reason));
+        }
+        let data = data.convert_dtype(DType::F32);
+        Ok(Some(Tensor::from_data(data, device)))
+    }
+
     /// Ends the taking: whatever is left is an input that the model does not know.
     ///
     /// # Errors

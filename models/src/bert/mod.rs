@@ -277,10 +277,12 @@ impl<M: Head> Model for Served<M> {
         Ok(self.module.outputs(tokens, choices))
     }
 
-    fn hidden_states(&self, inputs: Inputs) -> Result<Vec<Value>, InputError> {
+    fn intermediates(&self, inputs: Inputs) -> Result<Vec<(String, Value)>, InputError> {
         let (tokens, _) = self.tokens(inputs)?;
         let states = self.module.trunk().hidden_states(tokens);
-        Ok(states.into_iter().map(Value::from).collect())
+        let names = (0..).map(|layer| format!("layer.{layer}"));
+        let names = std::iter::once("embeddings".to_owned()).chain(names);
+        Ok(names.zip(states.into_iter().map(Value::from)).collect())
     }
 
     fn max_length(&self) -> Option<usize> {
