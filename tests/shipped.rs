@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use salamander::importers::Checkpoint;
 use salamander::models::processing::text::Truncation;
-use salamander::tasks::{ClassificationFunction, TextClassification, TextEmbedding};
+use salamander::tasks::{
+    ClassificationFunction, TextClassification, TextClassificationOptions, TextEmbedding,
+};
 use salamander::{Device, ModelDir};
 use serde_json::Value;
 
@@ -29,8 +31,10 @@ fn sentiment() {
     let model = root("assets/sentiment");
     let tokenizer = ModelDir::find(&model).unwrap().tokenizer().unwrap();
     let classify = TextClassification::open(&model, &device).unwrap();
-    let mut options = salamander::tasks::TextClassificationOptions::default();
-    options.function = Some(ClassificationFunction::None);
+    let options = TextClassificationOptions {
+        function: Some(ClassificationFunction::None),
+        ..TextClassificationOptions::default()
+    };
     let logits = classify.clone().with_options(options);
     let cases = json("tests/fixtures/sentiment/expected.json");
     assert!(cases.len() >= 40);
