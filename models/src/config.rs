@@ -68,7 +68,7 @@ impl PretrainedConfig {
     pub fn labels(&self) -> Vec<String> {
         if self.id2label.is_empty() {
             // The count is a claim until the checkpoint's classifier confirms it.
-            let count = self.num_labels.unwrap_or(2).min(1 << 20);
+            let count = self.num_labels.unwrap_or(2).min(1 << 16);
             return (0..count).map(|index| format!("LABEL_{index}")).collect();
         }
         (0..self.id2label.len())
