@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Failure;
 
 /// How many lines are run together: enough for batches of one length, few enough that answers flow.
-const BLOCK: usize = 512;
+const BLOCK: usize = 256;
 
 /// Where texts come from.
 #[derive(clap::Args)]
@@ -23,20 +24,32 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// Hands all texts over in blocks, in order, with a progress bar on a terminal.
-    pub(crate) fn for_each_block(
+    /// Runs all texts in blocks, in order, and prints each block's answers, with a progress bar on a
+    /// terminal.
+    pub(crate) fn for_each_block<A>(
         self,
-        mut run: impl FnMut(Vec<String>) -> Result<(), Failure>,
+        mut run: impl FnMut(&[String]) -> Result<Vec<A>, Failure>,
+        mut print: impl FnMut(&[String], Vec<A>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
+        let mut block = |texts: &[String], bar: &ProgressBar| {
+            let answers = run(texts)?;
+            // The bar would stand between the answers when both go to the terminal.
+            bar.suspend(|| print(texts, answers))
+        };
         if !self.texts.is_empty() {
-            return run(self.texts);
+            return block(&self.texts, &ProgressBar::hidden());
         }
         match self.file {
             Some(path) => {
                 let name = path.display().to_string();
                 let file = File::open(&path).map_err(|error| format!("{name}: {error}"))?;
                 let size = file.metadata().map(|metadata| metadata.len()).ok();
-                read(&mut BufReader::new(file), &name, &progress(size), run)
+                read(
+                    &mut BufReader::new(file),
+                    &name,
+                    &progress(size),
+                    &mut block,
+                )
             }
             None => {
                 let bar = if io::stdin().is_terminal() {
@@ -44,7 +57,7 @@ impl Input {
                 } else {
                     progress(None)
                 };
-                read(&mut io::stdin().lock(), "standard input", &bar, run)
+                read(&mut io::stdin().lock(), "standard input", &bar, &mut block)
             }
         }
     }
@@ -59,20 +72,24 @@ fn progress(size: Option<u64>) -> ProgressBar {
         ),
         None => (ProgressBar::no_length(), "{spinner} {bytes} {msg}"),
     };
+    bar.enable_steady_tick(Duration::from_millis(200));
     match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }
 }
 
+/// Runs a block of texts and prints its answers.
+type Block<'a> = dyn FnMut(&[String], &ProgressBar) -> Result<(), Failure> + 'a;
+
 fn read(
     reader: &mut dyn BufRead,
     name: &str,
     bar: &ProgressBar,
-    mut run: impl FnMut(Vec<String>) -> Result<(), Failure>,
+    run: &mut Block<'_>,
 ) -> Result<(), Failure> {
     let mut block = Vec::new();
-    let mut lines: u64 = 0;
+    let (mut lines, mut read) = (0_u64, 0_u64);
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
@@ -94,12 +111,13 @@ fn read(
                 )
             })?;
             block.push(text.to_owned());
-            bar.inc(count as u64);
+            read += count as u64;
         }
         if block.len() == BLOCK || (count == 0 && !block.is_empty()) {
+            run(&block, bar)?;
+            block.clear();
+            bar.set_position(read);
             bar.set_message(format!("{lines} lines"));
-            // The bar would stand between the answers when both go to the terminal.
-            bar.suspend(|| run(std::mem::take(&mut block)))?;
         }
         if count == 0 {
             bar.finish_and_clear();

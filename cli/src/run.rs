@@ -71,28 +71,26 @@ impl Common {
     /// Answers block by block, as objects or as rows.
     fn answer<A, J: Serialize>(
         self,
-        mut run: impl FnMut(&[String]) -> Result<Vec<A>, Failure>,
+        run: impl FnMut(&[String]) -> Result<Vec<A>, Failure>,
         object: impl Fn(A) -> J,
-        rows: impl Fn(&str, A) -> Vec<Vec<String>>,
+        rows_of: impl Fn(&str, A) -> Vec<Vec<String>>,
     ) -> Result<(), Failure> {
         let json = self.json;
-        self.input.for_each_block(|texts| {
-            let answers = run(&texts)?;
+        let print = |texts: &[String], answers: Vec<A>| {
             let mut out = io::stdout().lock();
             if json {
                 for answer in answers {
                     json_line(&mut out, &object(answer))?;
                 }
             } else {
-                let rows = texts
-                    .iter()
-                    .zip(answers)
-                    .flat_map(|(text, answer)| rows(text, answer));
+                let rows = texts.iter().zip(answers);
+                let rows = rows.flat_map(|(text, answer)| rows_of(text, answer));
                 table(&mut out, &rows.collect::<Vec<_>>())?;
             }
             out.flush()?;
             Ok(())
-        })
+        };
+        self.input.for_each_block(run, print)
     }
 }
 

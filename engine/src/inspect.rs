@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use salamander_importers::Checkpoint;
-use salamander_models::find;
+use salamander_models::{Architecture, Class, find};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub struct Inspection {
     pub refused: Option<String>,
     /// The reference classes that the configuration names.
     pub classes: Vec<String>,
-    /// The tasks that the architecture has heads for.
+    /// The tasks that those classes serve.
     pub tasks: Vec<String>,
     /// The parsed `config.json`.
     pub config: Option<Value>,
@@ -84,11 +84,7 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, Error> {
         Some(Ok(architecture)) => (Some(architecture), None),
         Some(Err(reason)) => (None, Some(reason)),
     };
-    let mut tasks: Vec<String> = Vec::new();
-    for class in architecture.map_or(&[][..], |architecture| architecture.classes) {
-        let task = class.task.map(|task| task.to_string());
-        tasks.extend(task.filter(|task| !tasks.contains(task)));
-    }
+    let tasks = architecture.map_or(Vec::new(), |architecture| tasks(architecture, &classes));
     let tensors: Vec<TensorInfo> = checkpoint
         .iter()
         .map(|(name, entry)| TensorInfo {
@@ -115,4 +111,22 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, Error> {
         metadata: checkpoint.metadata,
         tensors,
     })
+}
+
+/// What the named classes serve; what the architecture does, if none of its classes is named.
+fn tasks(architecture: &Architecture, classes: &[String]) -> Vec<String> {
+    let named = |class: &&Class| classes.iter().any(|name| name == class.name);
+    let any = architecture.classes.iter().any(|class| named(&class));
+    let classes = architecture
+        .classes
+        .iter()
+        .filter(|class| !any || named(class));
+    let mut tasks: Vec<String> = Vec::new();
+    for task in classes.filter_map(|class| class.task) {
+        let task = task.to_string();
+        if !tasks.contains(&task) {
+            tasks.push(task);
+        }
+    }
+    tasks
 }
