@@ -10,16 +10,18 @@ use std::path::{Path, PathBuf};
 use burn::tensor::TensorData;
 use salamander::Device;
 use salamander::importers::Checkpoint;
-use salamander::models::{Inputs, Model, open_class};
+use salamander::models::{Inputs, Model, Task, open, open_class};
 
 const TOLERANCE: f32 = 1e-4;
 
+fn root(architecture: &str) -> PathBuf {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    fixtures.join(architecture)
+}
+
 /// The cases of an architecture.
 fn cases(architecture: &str) -> Vec<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(architecture);
-    let mut cases: Vec<PathBuf> = fs::read_dir(directory)
+    let mut cases: Vec<PathBuf> = fs::read_dir(root(architecture))
         .unwrap()
         .map(|item| item.unwrap().path())
         .collect();
@@ -134,4 +136,32 @@ fn check(architecture: &str) {
 #[test]
 fn bert() {
     check("bert");
+}
+
+#[test]
+fn a_task_takes_its_head_from_any_checkpoint_that_has_one() {
+    let device = Device::from_env().unwrap();
+    for (case, task, output) in [
+        ("pretraining", Task::FillMask, "logits"),
+        ("pretraining", Task::TextEmbedding, "last_hidden_state"),
+        (
+            "token-classification",
+            Task::TextEmbedding,
+            "last_hidden_state",
+        ),
+        ("masked-lm", Task::TextEmbedding, "last_hidden_state"),
+    ] {
+        let case = root("bert").join(case);
+        let text = fs::read_to_string(case.join("config.json")).unwrap();
+        let config = serde_json::from_str(&text).unwrap();
+        let checkpoint = Checkpoint::open(&case).unwrap();
+        let model = open(&config, task, &checkpoint, device.burn()).unwrap();
+        let ids = TensorData::new(vec![1_i64, 2, 3], [1, 3]);
+        let outputs = model.forward(Inputs::new().with("input_ids", ids)).unwrap();
+        assert!(
+            outputs.into_data().contains_key(output),
+            "{task} of {}",
+            case.display()
+        );
+    }
 }

@@ -53,7 +53,8 @@ pub const ARCHITECTURE: Architecture = Architecture {
         ),
         class("BertForMaskedLM", Some(Task::FillMask)),
         class("BertForQuestionAnswering", Some(Task::QuestionAnswering)),
-        class("BertForPreTraining", Some(Task::FillMask)),
+        // Its checkpoints fill masks as BertForMaskedLM, which leaves the other head out.
+        class("BertForPreTraining", None),
         class("BertForNextSentencePrediction", None),
         class("BertForMultipleChoice", None),
         class("BertLMHeadModel", None),
@@ -200,7 +201,7 @@ impl Limits {
         if let Some(types) = &types {
             like_ids("token_type_ids", types)?;
         }
-        let mask: Option<Ints<D>> = inputs.ints("attention_mask", 0..2)?;
+        let mask: Option<Ints<D>> = inputs.ints("attention_mask", i64::MIN..i64::MAX)?;
         if let Some(mask) = &mask {
             like_ids("attention_mask", mask)?;
         }
