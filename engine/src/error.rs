@@ -62,6 +62,12 @@ pub enum Error {
     /// The model cannot take an input.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// The network gives no output that a task needs.
+    #[error("the network has no output `{name}`, which this task needs")]
+    Output {
+        /// The output's name.
+        name: &'static str,
+    },
     /// An option of a task has a value that makes no sense.
     #[error("option `{name}`: {reason}")]
     Option {

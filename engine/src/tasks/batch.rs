@@ -40,7 +40,7 @@ impl<'a> From<(&'a str, &'a str)> for TextInput<'a> {
     }
 }
 
-/// The most tokens of one batch, padding included: enough to keep two cores busy, few enough that the
+/// The most tokens of one batch by default, padding included: enough to keep two cores busy, few enough that the
 /// activations of a layer stay near the caches.
 const BATCH_TOKENS: usize = 2048;
 
@@ -50,6 +50,8 @@ pub(super) struct TextModel {
     model: Arc<dyn Model>,
     pub(super) tokenizer: Arc<TextTokenizer>,
     pub(super) device: Device,
+    /// The most tokens of one batch, padding included.
+    pub(super) batch_tokens: usize,
 }
 
 impl TextModel {
@@ -70,6 +72,7 @@ impl TextModel {
             model: model.into(),
             tokenizer: Arc::new(tokenizer),
             device: device.clone(),
+            batch_tokens: BATCH_TOKENS,
         };
         Ok((text_model, common))
     }
@@ -117,7 +120,7 @@ impl TextModel {
         while !rest.is_empty() {
             // Ascending lengths: the last of a batch is its longest.
             let count = (1..rest.len())
-                .find(|&count| (count + 1) * length(rest[count]) > BATCH_TOKENS)
+                .find(|&count| (count + 1) * length(rest[count]) > self.batch_tokens)
                 .unwrap_or(rest.len());
             let (batch, later) = rest.split_at(count);
             let rows: Vec<&Encoding> = batch
@@ -166,14 +169,12 @@ pub(super) struct Rows {
 
 impl Rows {
     /// Takes the output `name` of a batch of `rows` sequences.
-    ///
-    /// The classes that serve a task have its outputs; a class that has none gives no values, which the
-    /// caller's error names.
-    pub(super) fn take(outputs: &mut Outputs, name: &str, rows: usize) -> Result<Self, Error> {
-        let data = outputs.remove(name).ok_or_else(|| Error::Option {
-            name: "model",
-            reason: format!("has no output `{name}`"),
-        })?;
+    pub(super) fn take(
+        outputs: &mut Outputs,
+        name: &'static str,
+        rows: usize,
+    ) -> Result<Self, Error> {
+        let data = outputs.remove(name).ok_or(Error::Output { name })?;
         let values: Vec<f32> = data.into_data().iter::<f32>().collect();
         let width = values.len() / rows.max(1);
         Ok(Self { values, width })

@@ -63,7 +63,9 @@ impl FillMask {
     /// mask.
     pub fn open(model: impl AsRef<Path>, device: &Device) -> Result<Self, Error> {
         let path = model.as_ref();
-        let (model, _) = TextModel::open(path, Task::FillMask, device)?;
+        let (mut model, _) = TextModel::open(path, Task::FillMask, device)?;
+        // Each token's answer is as wide as the vocabulary.
+        model.batch_tokens = 256;
         let mask = model
             .tokenizer
             .special()

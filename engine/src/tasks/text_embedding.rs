@@ -163,13 +163,11 @@ impl TextEmbedding {
         let encodings: Vec<Encoding> = encoded.collect::<Result<_, _>>()?;
         let mut answers = Ordered::new(encodings.len());
         self.model.forward(&encodings, |batch, mut outputs| {
+            const HIDDEN: &str = "last_hidden_state";
             let hidden = outputs
-                .remove("last_hidden_state")
+                .remove(HIDDEN)
                 .and_then(|value| value.try_into().ok());
-            let hidden: Tensor<3> = hidden.ok_or_else(|| Error::Option {
-                name: "model",
-                reason: "has no hidden states to pool".to_owned(),
-            })?;
+            let hidden: Tensor<3> = hidden.ok_or(Error::Output { name: HIDDEN })?;
             let lengths: Vec<usize> = batch.iter().map(|&index| encodings[index].len()).collect();
             let mut vectors = self.pooling.forward(hidden, &lengths, self.prompt_tokens);
             for module in self.after.iter() {
