@@ -165,3 +165,8 @@ fn a_task_takes_its_head_from_any_checkpoint_that_has_one() {
         );
     }
 }
+
+#[test]
+fn resnet() {
+    check("resnet");
+}

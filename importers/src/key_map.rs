@@ -3,8 +3,30 @@
 /// One row: a checkpoint's module prefix and ours.
 ///
 /// Both are dotted paths. A segment `{name}` matches any one segment and stands for the same text on the
-/// other side. The rest of a key (`weight`, `bias`, …) rides along.
+/// other side. It may have text around it, and count from another number: `layer{s+1}` is the checkpoint's
+/// name for our `stages.{s}` where it counts from 1. The rest of a key (`weight`, `bias`, …) rides along.
+///
+/// A checkpoint side that ends in `[k/n]` is the block `k`, counted from 0, of `n` blocks of equally many
+/// rows: `attn.qkv[1/3]` are the keys of a fused projection.
 pub type Row = (&'static str, &'static str);
+
+/// Where a parameter may be found: a checkpoint key, and which of its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The tensor's key in the checkpoint.
+    pub key: String,
+    /// The rows, where they are not all of them.
+    pub rows: Option<Block>,
+}
+
+/// One of several blocks of equally many rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// Which block, counted from 0.
+    pub index: usize,
+    /// How many blocks the tensor has.
+    pub count: usize,
+}
 
 /// A table of names, read from the module's side: for each parameter, the checkpoint keys that may hold it.
 ///
@@ -58,18 +80,26 @@ impl KeyMap {
 
     /// The checkpoint keys that may hold the parameter `path`, best first.
     pub fn candidates(&self, path: &str) -> Vec<String> {
+        let sources = self.sources(path).into_iter();
+        sources.map(|source| source.key).collect()
+    }
+
+    /// Where the parameter `path` may be found, best first.
+    pub fn sources(&self, path: &str) -> Vec<Source> {
         let group = self
             .groups
             .iter()
             .filter(|group| path.starts_with(group.module_prefix))
             .max_by_key(|group| group.module_prefix.len());
         let Some(group) = group else {
-            return vec![path.to_owned()];
+            let key = path.to_owned();
+            return vec![Source { key, rows: None }];
         };
         let inner = &path[group.module_prefix.len()..];
         let mut names = Vec::new();
         let mut best = (0, 0);
         for (checkpoint, module) in group.rows {
+            let (checkpoint, rows) = block(checkpoint);
             let Some((rank, name)) = rewrite(module, checkpoint, inner) else {
                 continue;
             };
@@ -78,16 +108,21 @@ impl KeyMap {
                 names.clear();
             }
             if rank == best {
-                names.push(name);
+                names.push((name, rows));
             }
         }
         if names.is_empty() {
-            names.push(inner.to_owned());
+            names.push((inner.to_owned(), None));
         }
         let prefixes = &group.checkpoint_prefixes;
         names
             .iter()
-            .flat_map(|name| prefixes.iter().map(move |prefix| format!("{prefix}{name}")))
+            .flat_map(|(name, rows)| {
+                prefixes.iter().map(move |prefix| Source {
+                    key: format!("{prefix}{name}"),
+                    rows: *rows,
+                })
+            })
             .collect()
     }
 
@@ -107,26 +142,87 @@ impl KeyMap {
 /// pattern's rank (segments, literal segments) and the result.
 fn rewrite(pattern: &str, target: &str, path: &str) -> Option<((usize, usize), String)> {
     let mut rest = path.split('.');
-    let mut bound: Vec<(&str, &str)> = Vec::new();
+    let mut bound: Vec<(&str, String)> = Vec::new();
     let mut literals = 0;
     let mut segments = 0;
     for expected in pattern.split('.') {
         let found = rest.next()?;
         segments += 1;
-        if expected.starts_with('{') {
-            bound.push((expected, found));
-        } else if expected == found {
-            literals += 1;
-        } else {
-            return None;
+        match Placeholder::parse(expected) {
+            Some(placeholder) => bound.push((placeholder.name, placeholder.read(found)?)),
+            None if expected == found => literals += 1,
+            None => return None,
         }
     }
-    let text = |segment| {
-        let bound = bound.iter().find(|(name, _)| *name == segment);
-        bound.map_or(segment, |(_, found)| *found)
+    let write = |segment: &str| match Placeholder::parse(segment) {
+        Some(placeholder) => {
+            let bound = bound.iter().find(|(name, _)| *name == placeholder.name);
+            bound.and_then(|(_, text)| placeholder.write(text))
+        }
+        None => Some(segment.to_owned()),
     };
-    let segments_out: Vec<&str> = target.split('.').map(text).chain(rest).collect();
-    Some(((segments, literals), segments_out.join(".")))
+    let written: Option<Vec<String>> = target.split('.').map(write).collect();
+    let mut written = written?;
+    written.extend(rest.map(str::to_owned));
+    Some(((segments, literals), written.join(".")))
+}
+
+/// Splits the `[k/n]` off a checkpoint side.
+fn block(checkpoint: &str) -> (&str, Option<Block>) {
+    let parsed = || {
+        let (name, block) = checkpoint.strip_suffix(']')?.rsplit_once('[')?;
+        let (index, count) = block.split_once('/')?;
+        let (index, count) = (index.parse().ok()?, count.parse().ok()?);
+        Some((name, Some(Block { index, count })))
+    };
+    parsed().unwrap_or((checkpoint, None))
+}
+
+/// `before{name+offset}after`
+struct Placeholder<'a> {
+    before: &'a str,
+    name: &'a str,
+    offset: usize,
+    after: &'a str,
+}
+
+impl<'a> Placeholder<'a> {
+    fn parse(segment: &'a str) -> Option<Self> {
+        let (before, rest) = segment.split_once('{')?;
+        let (inner, after) = rest.split_once('}')?;
+        let (name, offset) = match inner.split_once('+') {
+            Some((name, offset)) => (name, offset.parse().ok()?),
+            None => (inner, 0),
+        };
+        Some(Self {
+            before,
+            name,
+            offset,
+            after,
+        })
+    }
+
+    /// What a segment binds to the name.
+    fn read(&self, segment: &str) -> Option<String> {
+        let text = segment
+            .strip_prefix(self.before)?
+            .strip_suffix(self.after)?;
+        if self.offset == 0 {
+            return (!text.is_empty()).then(|| text.to_owned());
+        }
+        let number: usize = text.parse().ok()?;
+        Some(number.checked_sub(self.offset)?.to_string())
+    }
+
+    /// The segment for what is bound to the name.
+    fn write(&self, text: &str) -> Option<String> {
+        let (before, after) = (self.before, self.after);
+        if self.offset == 0 {
+            return Some(format!("{before}{text}{after}"));
+        }
+        let number = text.parse::<usize>().ok()?.checked_add(self.offset)?;
+        Some(format!("{before}{number}{after}"))
+    }
 }
 
 #[cfg(test)]
@@ -159,6 +255,44 @@ mod tests {
             "encoder.layer.11.attention.output.dense.weight"
         );
         assert_eq!(key("classifier.bias"), "classifier.bias");
+    }
+
+    #[test]
+    fn placeholders_may_count_from_another_number() {
+        let rows = &[(
+            "layer{s+1}.{b}.conv{c+1}",
+            "stages.{s}.blocks.{b}.convs.{c}",
+        )];
+        let map = KeyMap::new(rows, &[""]).ignore(&["layer{s}.{b}.bn{c}.tracked"]);
+        assert_eq!(
+            map.candidates("stages.0.blocks.11.convs.2.weight"),
+            ["layer1.11.conv3.weight"]
+        );
+        // What is no number cannot be counted.
+        assert_eq!(
+            map.candidates("stages.x.blocks.0.convs.2.weight"),
+            ["stages.x.blocks.0.convs.2.weight"]
+        );
+        assert!(map.ignores("layer4.0.bn1.tracked"));
+        assert!(!map.ignores("layer4.0.bn.tracked"));
+        assert!(!map.ignores("4.0.bn1.tracked"));
+    }
+
+    #[test]
+    fn a_block_of_rows_stands_behind_its_key() {
+        let rows = &[
+            ("blocks.{i}.attn.qkv[0/3]", "layers.{i}.attention.query"),
+            ("blocks.{i}.attn.qkv[2/3]", "layers.{i}.attention.value"),
+            ("h{i}.in_proj_bias[1/3]", "layers.{i}.attention.key.bias"),
+        ];
+        let map = KeyMap::new(rows, &["", "module."]);
+        let found = map.sources("layers.7.attention.value.weight");
+        let block = |index| Some(super::Block { index, count: 3 });
+        assert_eq!(found[0].key, "blocks.7.attn.qkv.weight");
+        assert_eq!(found[1].key, "module.blocks.7.attn.qkv.weight");
+        assert!(found.iter().all(|source| source.rows == block(2)));
+        let found = map.sources("layers.7.attention.key.bias").remove(0);
+        assert_eq!((&found.key[..], found.rows), ("h7.in_proj_bias", block(1)));
     }
 
     #[test]

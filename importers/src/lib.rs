@@ -17,6 +17,6 @@ pub mod safetensors;
 
 pub use checkpoint::{Checkpoint, Dtype, Entry, Format};
 pub use error::{FormatError, LoadError};
-pub use key_map::{KeyMap, Row};
+pub use key_map::{Block, KeyMap, Row, Source};
 pub use load::load;
 pub use report::{KeyReport, Mismatch, Missing, Unexpected};

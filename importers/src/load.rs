@@ -9,13 +9,13 @@ use half::{bf16, f16};
 
 use crate::checkpoint::{Checkpoint, Dtype, Entry};
 use crate::error::{FormatError, LoadError};
-use crate::key_map::KeyMap;
+use crate::key_map::{Block, KeyMap, Source};
 use crate::report::{KeyReport, Mismatch, Missing, Unexpected};
 
 /// Fills every parameter of `module` from `checkpoint`, by the names of `map`.
 ///
 /// Names, shapes and types are proven before the first tensor is read. Floats of any width become `f32`;
-/// `f32` on a CPU device stays in the mapped file. The weight of a linear layer is read in PyTorch's
+/// `f32` on a CPU device stays in the mapped file, unless a parameter is only some of a tensor's rows. The weight of a linear layer is read in PyTorch's
 /// `[out, in]` layout and transposed by its strides, without a copy. `name` says in a report what was to
 /// be loaded.
 ///
@@ -89,22 +89,25 @@ struct Parameter {
 }
 
 impl Parameter {
-    /// The shape as the checkpoint stores it.
-    fn stored_shape(&self) -> Vec<usize> {
+    /// The shape as the checkpoint stores it, with the other blocks of rows where it is one of several.
+    fn stored_shape(&self, rows: Option<Block>) -> Vec<usize> {
         let mut shape = self.shape.clone();
         if self.layout == Layout::Transposed {
             shape.reverse();
+        }
+        if let (Some(block), Some(first)) = (rows, shape.first_mut()) {
+            *first = first.saturating_mul(block.count);
         }
         shape
     }
 
     /// The checkpoint keys that may hold it, best first.
-    fn keys(&self, map: &KeyMap) -> Vec<String> {
+    fn sources(&self, map: &KeyMap) -> Vec<Source> {
         let parent = self.path.rfind('.').map_or("", |dot| &self.path[..=dot]);
         let (leaf, former) = &self.leaf;
         let leaves = std::iter::once(&leaf[..]).chain(*former);
         leaves
-            .flat_map(|leaf| map.candidates(&format!("{parent}{leaf}")))
+            .flat_map(|leaf| map.sources(&format!("{parent}{leaf}")))
             .collect()
     }
 }
@@ -192,7 +195,14 @@ impl ModuleVisitor for Parameters {
 }
 
 /// For each parameter's path, the tensor that fills it.
-type Plan = HashMap<String, (Entry, Layout)>;
+type Plan = HashMap<String, Fill>;
+
+/// Where a parameter's data is, and what it must go through.
+struct Fill {
+    entry: Entry,
+    layout: Layout,
+    rows: Option<Block>,
+}
 
 fn plan(
     parameters: &[Parameter],
@@ -208,21 +218,27 @@ fn plan(
         ..KeyReport::default()
     };
     for parameter in parameters {
-        let keys = parameter.keys(map);
-        let found = keys
+        let sources = parameter.sources(map);
+        let found = sources
             .iter()
-            .find_map(|key| Some((key, checkpoint.get(key)?)));
-        let Some((key, entry)) = found else {
+            .find_map(|source| Some((source, checkpoint.get(&source.key)?)));
+        let Some((source, entry)) = found else {
+            let first = sources.into_iter().next();
             report.missing.push(Missing {
-                key: keys.into_iter().next().unwrap_or_default(),
+                key: first.map(|source| source.key).unwrap_or_default(),
                 parameter: parameter.path.clone(),
                 nearest: None,
             });
             continue;
         };
-        used.insert(key.clone());
-        let shape = parameter.stored_shape();
+        let (key, rows) = (&source.key, source.rows);
+        let seen = !used.insert(key.clone());
+        let shape = parameter.stored_shape(rows);
         if entry.shape != shape || !parameter.kind.accepts(&entry.dtype) {
+            // The other blocks of the same tensor have said so already.
+            if seen && rows.is_some() {
+                continue;
+            }
             report.mismatched.push(Mismatch {
                 key: key.clone(),
                 expected: format!("{} {shape:?}", parameter.kind.name()),
@@ -230,7 +246,12 @@ fn plan(
             });
             continue;
         }
-        plan.insert(parameter.path.clone(), (entry.clone(), parameter.layout));
+        let fill = Fill {
+            entry: entry.clone(),
+            layout: parameter.layout,
+            rows,
+        };
+        plan.insert(parameter.path.clone(), fill);
     }
     for (key, _) in checkpoint.iter() {
         if !used.contains(key) && !map.ignores(key) {
@@ -286,9 +307,15 @@ impl Filler {
         if self.error.is_some() {
             return None;
         }
-        let (entry, layout) = self.plan.remove(&self.path.text())?;
-        match entry.read() {
-            Ok(data) => Some((data, layout)),
+        let fill = self.plan.remove(&self.path.text())?;
+        match fill.entry.read() {
+            Ok(data) => {
+                let data = match fill.rows {
+                    Some(block) => rows(&data, block),
+                    None => data,
+                };
+                Some((data, fill.layout))
+            }
             Err(error) => {
                 self.error = Some(error);
                 None
@@ -337,6 +364,16 @@ impl ModuleMapper for Filler {
         let tensor = Tensor::from_data(data, &param.lazy_device());
         Param::initialized(param.id, tensor)
     }
+}
+
+/// A copy of one block of rows of a tensor whose row count the plan has proven to be a multiple.
+fn rows(data: &TensorData, block: Block) -> TensorData {
+    let mut shape = data.shape().clone();
+    shape[0] /= block.count;
+    let bytes = data.as_bytes();
+    let size = bytes.len() / block.count;
+    let own = bytes[block.index * size..][..size].to_vec();
+    TensorData::from_bytes_vec(own, shape, data.dtype())
 }
 
 fn to_f32(data: TensorData) -> TensorData {

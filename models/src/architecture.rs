@@ -4,7 +4,9 @@ use burn::tensor::Device;
 use salamander_importers::Checkpoint;
 use serde_json::Value;
 
-use crate::{ARCHITECTURES, ConfigError, InputError, Inputs, LoadError, Outputs, PretrainedConfig};
+use crate::{
+    ARCHITECTURES, ConfigError, InputError, Inputs, LoadError, Outputs, Preset, PretrainedConfig,
+};
 
 /// What an application wants of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +22,10 @@ pub enum Task {
     QuestionAnswering,
     /// A text's vector.
     TextEmbedding,
+    /// A picture's classes.
+    ImageClassification,
+    /// A picture's vector.
+    ImageEmbedding,
 }
 
 impl fmt::Display for Task {
@@ -30,6 +36,8 @@ impl fmt::Display for Task {
             Task::FillMask => "fill-mask",
             Task::QuestionAnswering => "question-answering",
             Task::TextEmbedding => "text-embedding",
+            Task::ImageClassification => "image-classification",
+            Task::ImageEmbedding => "image-embedding",
         })
     }
 }
@@ -56,6 +64,8 @@ pub struct Architecture {
     pub classes: &'static [Class],
     /// Builds one of its classes.
     pub load: Load,
+    /// The models that other libraries know by name, whose checkpoints come without a configuration.
+    pub presets: fn() -> Vec<Preset>,
 }
 
 /// Builds and fills the class of that name from a parsed `config.json` and a checkpoint.

@@ -1,5 +1,6 @@
 //! Named tensors of any rank, at the borders of a model.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -85,6 +86,29 @@ impl Inputs {
         Ok(Some(Tensor::from_data(data, device)))
     }
 
+    /// Removes the pictures, `pixel_values`, on `device`.
+    ///
+    /// # Shapes
+    /// `[batch, channels, height, width]`
+    ///
+    /// # Errors
+    /// They are missing, not floats, empty, or do not have that many channels.
+    pub fn pixels(&mut self, channels: usize, device: &Device) -> Result<Tensor<4>, InputError> {
+        const NAME: &str = "pixel_values";
+        if let Some(data) = self.0.get(NAME)
+            && let [_, found, ..] = data.shape()[..]
+            && (found != channels || data.shape().contains(&0))
+        {
+            let reason = format!(
+                "has the shape {:?}, [batch, {channels}, height, width] is needed",
+                data.shape()
+            );
+            return Err(InputError::new(NAME, reason));
+        }
+        self.floats(NAME, device)?
+            .ok_or_else(|| InputError::new(NAME, "is missing"))
+    }
+
     /// Ends the taking: whatever is left is an input that the model does not know.
     ///
     /// # Errors
@@ -124,7 +148,7 @@ impl<const D: usize> Ints<D> {
 
 /// A model's outputs on its device, under the names of the reference's output fields.
 #[derive(Debug, Clone, Default)]
-pub struct Outputs(BTreeMap<&'static str, Value>);
+pub struct Outputs(BTreeMap<Cow<'static, str>, Value>);
 
 impl Outputs {
     /// No outputs.
@@ -134,8 +158,8 @@ impl Outputs {
 
     /// Adds one output.
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
-        self.0.insert(name, value.into());
+    pub fn with(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> Self {
+        self.0.insert(name.into(), value.into());
         self
     }
 
@@ -148,7 +172,7 @@ impl Outputs {
     pub fn into_data(self) -> BTreeMap<String, TensorData> {
         let items = self.0.into_iter();
         items
-            .map(|(name, value)| (name.to_owned(), value.into_data()))
+            .map(|(name, value)| (name.into_owned(), value.into_data()))
             .collect()
     }
 }

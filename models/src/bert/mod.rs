@@ -60,6 +60,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         class("BertLMHeadModel", None),
     ],
     load: load_class,
+    presets: Vec::new,
 };
 
 fn load_class(

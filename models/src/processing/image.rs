@@ -1,0 +1,2 @@
+//! tmp
+pub const TORCHVISION_TRANSFORMS: &str = "ImageClassificationPreset";

@@ -1,0 +1,146 @@
+//! ResNet: convolutional networks of residual blocks, for pictures.
+//!
+//! - Paper: He et al., *Deep Residual Learning for Image Recognition*, <https://arxiv.org/abs/1512.03385>;
+//!   the deep stems and averaging shortcuts of timm's `c`, `s` and `d` are He et al., *Bag of Tricks for
+//!   Image Classification with Convolutional Neural Networks*, <https://arxiv.org/abs/1812.01187>
+//! - Reference: `src/transformers/models/resnet/modeling_resnet.py` of transformers 5.23,
+//!   `torchvision/models/resnet.py` of 0.29, `timm/models/resnet.py` of 1.0.31, and `resnet.py` of
+//!   akamaster/pytorch_resnet_cifar10 at d5489e8
+//! - Checkpoints: Hugging Face's with or without `resnet.`; torchvision's, timm's and the CIFAR family's
+//!   with or without `module.`, found by the names of their tensors
+//! - Refused: what has groups, other widths, attention or anti-aliasing (ResNeXt, SE-ResNet, …)
+//!
+//! Norms are folded into their convolutions once, at load. [`ResNetConfig`] → [`ResNet`] (the trunk) → one
+//! struct a head.
+
+mod config;
+mod heads;
+mod keys;
+mod model;
+mod presets;
+
+use burn::tensor::{Device, Tensor};
+use salamander_importers::{Checkpoint, KeyMap, load};
+
+use crate::{
+    Architecture, Class, InputError, Inputs, LoadError, Model, Outputs, PretrainedConfig, Task,
+    Value,
+};
+use heads::Head;
+use keys::Dialect;
+
+pub use config::ResNetConfig;
+pub use heads::{ResNetBackbone, ResNetForImageClassification};
+pub use model::ResNet;
+
+const fn class(name: &'static str, task: Option<Task>) -> Class {
+    Class { name, task }
+}
+
+/// ResNet's entry in the registry.
+pub const ARCHITECTURE: Architecture = Architecture {
+    name: "resnet",
+    paper: "https://arxiv.org/abs/1512.03385",
+    model_types: &["resnet"],
+    classes: &[
+        class("ResNetModel", Some(Task::ImageEmbedding)),
+        class(
+            "ResNetForImageClassification",
+            Some(Task::ImageClassification),
+        ),
+        class("ResNetBackbone", None),
+    ],
+    load: load_class,
+    presets: presets::presets,
+};
+
+fn load_class(
+    json: &serde_json::Value,
+    class: &str,
+    checkpoint: &Checkpoint,
+    device: &Device,
+) -> Result<Box<dyn Model>, LoadError> {
+    let config = ResNetConfig::parse(json)?;
+    config.check_depth(checkpoint.len())?;
+    let dialect = dialect(checkpoint);
+    let loader = Loader {
+        class,
+        checkpoint,
+        device,
+        config: &config,
+    };
+    match class {
+        "ResNetModel" => loader.fill(ResNet::new(&config, device)?, &dialect.trunk()),
+        "ResNetBackbone" => {
+            loader.fill(ResNetBackbone::new(&config, device)?, &dialect.with_heads())
+        }
+        // ResNetForImageClassification.
+        _ => {
+            let classes = PretrainedConfig::parse(json)?.labels().len();
+            let module = ResNetForImageClassification::new(&config, classes, device)?;
+            loader.fill(module, &dialect.with_heads())
+        }
+    }
+}
+
+/// Every dialect but Hugging Face's begins its first stage with `layer1`.
+fn dialect(checkpoint: &Checkpoint) -> Dialect {
+    let mut names = checkpoint.iter().map(|(name, _)| name);
+    let begins = |name: &str| name.trim_start_matches("module.").starts_with("layer1.");
+    if names.any(begins) {
+        Dialect::Torchvision
+    } else {
+        Dialect::HuggingFace
+    }
+}
+
+/// What building any of the classes needs.
+struct Loader<'a> {
+    class: &'a str,
+    checkpoint: &'a Checkpoint,
+    device: &'a Device,
+    config: &'a ResNetConfig,
+}
+
+impl Loader<'_> {
+    fn fill<M: Head + 'static>(
+        &self,
+        module: M,
+        map: &KeyMap,
+    ) -> Result<Box<dyn Model>, LoadError> {
+        Ok(Box::new(Served {
+            module: load(module, self.class, map, self.checkpoint)?.folded(),
+            channels: self.config.num_channels,
+            device: self.device.clone(),
+        }))
+    }
+}
+
+/// A loaded class on its device.
+#[derive(Debug)]
+struct Served<M> {
+    module: M,
+    channels: usize,
+    device: Device,
+}
+
+impl<M> Served<M> {
+    fn pixels(&self, mut inputs: Inputs) -> Result<Tensor<4>, InputError> {
+        let pixels = inputs.pixels(self.channels, &self.device)?;
+        inputs.finish(&["pixel_values"])?;
+        Ok(pixels)
+    }
+}
+
+impl<M: Head> Model for Served<M> {
+    fn forward(&self, inputs: Inputs) -> Result<Outputs, InputError> {
+        Ok(self.module.outputs(self.pixels(inputs)?))
+    }
+
+    fn intermediates(&self, inputs: Inputs) -> Result<Vec<(String, Value)>, InputError> {
+        let features = self.module.trunk().features(self.pixels(inputs)?);
+        let names = (0..).map(|stage| format!("stage.{stage}"));
+        let names = std::iter::once("stem".to_owned()).chain(names);
+        Ok(names.zip(features.into_iter().map(Value::from)).collect())
+    }
+}
