@@ -134,6 +134,11 @@ fn check(architecture: &str) {
 }
 
 #[test]
+fn patchtst() {
+    check("patchtst");
+}
+
+#[test]
 fn bert() {
     check("bert");
 }

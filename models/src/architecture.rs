@@ -4,6 +4,7 @@ use burn::tensor::Device;
 use salamander_importers::Checkpoint;
 use serde_json::Value;
 
+use crate::processing::distribution::Family;
 use crate::{
     ARCHITECTURES, ConfigError, InputError, Inputs, LoadError, Outputs, Preset, PretrainedConfig,
 };
@@ -26,6 +27,8 @@ pub enum Task {
     ImageClassification,
     /// A picture's vector.
     ImageEmbedding,
+    /// How series go on.
+    Forecast,
 }
 
 impl fmt::Display for Task {
@@ -38,6 +41,7 @@ impl fmt::Display for Task {
             Task::TextEmbedding => "text-embedding",
             Task::ImageClassification => "image-classification",
             Task::ImageEmbedding => "image-embedding",
+            Task::Forecast => "forecast",
         })
     }
 }
@@ -90,6 +94,24 @@ pub trait Model: fmt::Debug + Send + Sync {
     fn max_length(&self) -> Option<usize> {
         None
     }
+
+    /// What it forecasts, if it forecasts series.
+    fn forecasts(&self) -> Option<Forecasts> {
+        None
+    }
+}
+
+/// What a model that forecasts series takes and gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forecasts {
+    /// The number of past steps that it takes.
+    pub context: usize,
+    /// The number of steps that it forecasts at once.
+    pub horizon: usize,
+    /// The number of series that it takes, if that is fixed.
+    pub channels: Option<usize>,
+    /// The distribution whose parameters it gives for each value; without one it gives the value.
+    pub family: Option<Family>,
 }
 
 /// The architecture that a configuration names by its `model_type`, or by a class in `architectures`.
@@ -164,7 +186,11 @@ pub fn open_class(
     checkpoint: &Checkpoint,
     device: &Device,
 ) -> Result<(&'static str, Box<dyn Model>), LoadError> {
-    let common = PretrainedConfig::parse(config)?;
+    let mut common = PretrainedConfig::parse(config)?;
+    if common.model_type.is_none() {
+        // Without a configuration the class says which architecture is meant.
+        common.architectures.extend(class.map(str::to_owned));
+    }
     let architecture = find(&common)?;
     let name = class.or(common.architectures.first().map(|name| &name[..]));
     let class = match name {

@@ -8,16 +8,21 @@ pub mod bert;
 pub mod blocks;
 mod config;
 mod error;
+pub mod patchtst;
 mod preset;
 pub mod processing;
 pub mod resnet;
 mod tensors;
 
-pub use architecture::{Architecture, Class, Load, Model, Task, find, open, open_class};
+pub use architecture::{Architecture, Class, Forecasts, Load, Model, Task, find, open, open_class};
 pub use config::PretrainedConfig;
 pub use error::{ConfigError, InputError, LoadError};
 pub use preset::{Preset, find_preset, timm_preset};
 pub use tensors::{Inputs, Outputs, Value};
 
 /// Every architecture of the zoo.
-pub const ARCHITECTURES: &[Architecture] = &[bert::ARCHITECTURE, resnet::ARCHITECTURE];
+pub const ARCHITECTURES: &[Architecture] = &[
+    bert::ARCHITECTURE,
+    patchtst::ARCHITECTURE,
+    resnet::ARCHITECTURE,
+];

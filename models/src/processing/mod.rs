@@ -1,4 +1,5 @@
 //! Pre- and post-processing that several architectures share.
 
+pub mod distribution;
 pub mod image;
 pub mod text;
