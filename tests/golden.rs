@@ -135,3 +135,8 @@ fn check(architecture: &str) {
 fn bert() {
     check("bert");
 }
+
+#[test]
+fn whisper() {
+    check("whisper");
+}

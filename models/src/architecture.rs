@@ -20,6 +20,8 @@ pub enum Task {
     QuestionAnswering,
     /// A text's vector.
     TextEmbedding,
+    /// What is said in a recording.
+    SpeechRecognition,
 }
 
 impl fmt::Display for Task {
@@ -30,6 +32,7 @@ impl fmt::Display for Task {
             Task::FillMask => "fill-mask",
             Task::QuestionAnswering => "question-answering",
             Task::TextEmbedding => "text-embedding",
+            Task::SpeechRecognition => "speech-recognition",
         })
     }
 }

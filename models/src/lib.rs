@@ -10,6 +10,7 @@ mod config;
 mod error;
 pub mod processing;
 mod tensors;
+pub mod whisper;
 
 pub use architecture::{Architecture, Class, Load, Model, Task, find, open, open_class};
 pub use config::PretrainedConfig;
@@ -17,4 +18,4 @@ pub use error::{ConfigError, InputError, LoadError};
 pub use tensors::{Inputs, Outputs, Value};
 
 /// Every architecture of the zoo.
-pub const ARCHITECTURES: &[Architecture] = &[bert::ARCHITECTURE];
+pub const ARCHITECTURES: &[Architecture] = &[bert::ARCHITECTURE, whisper::ARCHITECTURE];
