@@ -175,3 +175,8 @@ fn a_task_takes_its_head_from_any_checkpoint_that_has_one() {
 fn resnet() {
     check("resnet");
 }
+
+#[test]
+fn whisper() {
+    check("whisper");
+}

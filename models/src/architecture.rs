@@ -29,6 +29,8 @@ pub enum Task {
     ImageEmbedding,
     /// How series go on.
     Forecast,
+    /// What is said in a recording.
+    SpeechRecognition,
 }
 
 impl fmt::Display for Task {
@@ -42,6 +44,7 @@ impl fmt::Display for Task {
             Task::ImageClassification => "image-classification",
             Task::ImageEmbedding => "image-embedding",
             Task::Forecast => "forecast",
+            Task::SpeechRecognition => "speech-recognition",
         })
     }
 }

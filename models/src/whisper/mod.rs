@@ -1,0 +1,414 @@
+//! Whisper: speech to text in many languages, by an encoder of log-mel frames and a decoder of tokens.
+//!
+//! - Paper: Radford et al., *Robust Speech Recognition via Large-Scale Weak Supervision*,
+//!   <https://arxiv.org/abs/2212.04356>
+//! - Reference: `src/transformers/models/whisper/modeling_whisper.py` of transformers 5.23
+//! - Checkpoints: Hugging Face's, with or without `model.`, with or without the tied output layer; OpenAI's
+//!   names (`encoder.blocks.0.attn.query`), sizes from OpenAI's `dims` or from the tensors
+//! - Refused: activations other than the reference's elementwise ones
+//!
+//! [`WhisperConfig`] → [`Whisper`] (the trunk) → one struct a head. [`Cache`] serves decoding step by step.
+
+mod cache;
+mod config;
+mod heads;
+mod keys;
+mod model;
+
+use burn::module::Module;
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+use salamander_importers::{Checkpoint, FormatError, load};
+
+use crate::tensors::Ints;
+use crate::{
+    Architecture, Class, InputError, Inputs, LoadError, Model, Outputs, PretrainedConfig, Task,
+    Value,
+};
+
+pub use cache::Cache;
+pub use config::WhisperConfig;
+pub use heads::{WhisperForAudioClassification, WhisperForConditionalGeneration};
+pub use model::{Decoder, Encoder, Tokens, Whisper};
+
+/// Whisper's entry in the registry.
+pub const ARCHITECTURE: Architecture = Architecture {
+    name: "whisper",
+    paper: "https://arxiv.org/abs/2212.04356",
+    model_types: &["whisper"],
+    classes: &[
+        Class {
+            name: "WhisperModel",
+            task: None,
+        },
+        Class {
+            name: "WhisperForConditionalGeneration",
+            task: Some(Task::SpeechRecognition),
+        },
+        Class {
+            name: "WhisperForAudioClassification",
+            task: None,
+        },
+    ],
+    load: load_class,
+    presets: Vec::new,
+};
+
+fn load_class(
+    json: &serde_json::Value,
+    class: &str,
+    checkpoint: &Checkpoint,
+    device: &Device,
+) -> Result<Box<dyn Model>, LoadError> {
+    let (config, openai) = configuration(json, checkpoint)?;
+    match class {
+        "WhisperModel" => serve(
+            load(
+                Whisper::new(&config, device)?,
+                class,
+                &keys::trunk(openai),
+                checkpoint,
+            )?,
+            &config,
+            device,
+        ),
+        "WhisperForAudioClassification" => {
+            let classes = PretrainedConfig::parse(json)?.labels().len();
+            serve(
+                load(
+                    WhisperForAudioClassification::new(&config, classes, device)?,
+                    class,
+                    &keys::classification(),
+                    checkpoint,
+                )?,
+                &config,
+                device,
+            )
+        }
+        _ => serve(open(json, checkpoint, device)?.0, &config, device),
+    }
+}
+
+/// Builds and fills the class that transcribes, for those who decode step by step.
+///
+/// # Errors
+/// The configuration cannot be honoured, or the checkpoint does not hold what the class needs.
+pub fn open(
+    json: &serde_json::Value,
+    checkpoint: &Checkpoint,
+    device: &Device,
+) -> Result<(WhisperForConditionalGeneration, WhisperConfig), LoadError> {
+    let (config, openai) = configuration(json, checkpoint)?;
+    let tied = openai || tied(&config, checkpoint)?;
+    let module = WhisperForConditionalGeneration::new(&config, tied, device)?;
+    let name = "WhisperForConditionalGeneration";
+    let module = load(module, name, &keys::generation(openai), checkpoint)?;
+    Ok((module, config))
+}
+
+/// The configuration, and whether the checkpoint bears OpenAI's names.
+fn configuration(
+    json: &serde_json::Value,
+    checkpoint: &Checkpoint,
+) -> Result<(WhisperConfig, bool), LoadError> {
+    let openai = keys::is_openai(checkpoint);
+    let silent = ["d_model", "n_mels", "dims"]
+        .iter()
+        .all(|field| json.get(field).is_none());
+    let from_tensors = if openai && silent {
+        WhisperConfig::from_openai(checkpoint)?
+    } else {
+        None
+    };
+    let config = match from_tensors {
+        Some(config) => config,
+        None => WhisperConfig::parse(json)?,
+    };
+    config.check_depth(checkpoint.len())?;
+    Ok((config, openai))
+}
+
+/// Whether the output layer is the token embeddings: the configuration says so, and the checkpoint does
+/// not hold a different one. The reference decides the same way.
+fn tied(config: &WhisperConfig, checkpoint: &Checkpoint) -> Result<bool, FormatError> {
+    let names = [
+        "model.decoder.embed_tokens.weight",
+        "decoder.embed_tokens.weight",
+    ];
+    let words = names.iter().find_map(|name| checkpoint.get(name));
+    match (
+        config.tie_word_embeddings,
+        checkpoint.get("proj_out.weight"),
+        words,
+    ) {
+        (true, Some(head), Some(words)) => {
+            Ok(head.shape == words.shape && head.read()?.as_bytes() == words.read()?.as_bytes())
+        }
+        (tied, _, _) => Ok(tied),
+    }
+}
+
+fn serve<M: Head>(
+    module: M,
+    config: &WhisperConfig,
+    device: &Device,
+) -> Result<Box<dyn Model>, LoadError> {
+    Ok(Box::new(Served {
+        module,
+        config: config.clone(),
+        device: device.clone(),
+    }))
+}
+
+/// A reference class: which inputs it takes and what it makes of them.
+trait Head: Module + Sync + 'static {
+    /// Whether it has a decoder.
+    const DECODES: bool = true;
+
+    fn encoder(&self) -> &Encoder;
+
+    fn decoder(&self) -> Option<&Decoder>;
+
+    fn outputs(&self, features: Tensor<3>, tokens: Option<Tokens>) -> Outputs;
+}
+
+impl Head for Whisper {
+    fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    fn decoder(&self) -> Option<&Decoder> {
+        Some(&self.decoder)
+    }
+
+    fn outputs(&self, features: Tensor<3>, tokens: Option<Tokens>) -> Outputs {
+        let encoded = self.encode(features);
+        let outputs = Outputs::new().with("encoder_last_hidden_state", encoded.clone());
+        match tokens {
+            Some(tokens) => outputs.with("last_hidden_state", self.decode(tokens, encoded)),
+            None => outputs,
+        }
+    }
+}
+
+impl Head for WhisperForConditionalGeneration {
+    fn encoder(&self) -> &Encoder {
+        &self.model.encoder
+    }
+
+    fn decoder(&self) -> Option<&Decoder> {
+        Some(&self.model.decoder)
+    }
+
+    fn outputs(&self, features: Tensor<3>, tokens: Option<Tokens>) -> Outputs {
+        let encoded = self.model.encode(features);
+        let outputs = Outputs::new().with("encoder_last_hidden_state", encoded.clone());
+        match tokens {
+            Some(tokens) => outputs.with("logits", self.forward(tokens, encoded)),
+            None => outputs,
+        }
+    }
+}
+
+impl Head for WhisperForAudioClassification {
+    const DECODES: bool = false;
+
+    fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    fn decoder(&self) -> Option<&Decoder> {
+        None
+    }
+
+    fn outputs(&self, features: Tensor<3>, _tokens: Option<Tokens>) -> Outputs {
+        Outputs::new().with("logits", self.forward(features))
+    }
+}
+
+/// A loaded class on its device.
+#[derive(Debug)]
+struct Served<M> {
+    module: M,
+    config: WhisperConfig,
+    device: Device,
+}
+
+impl<M: Head> Served<M> {
+    /// The checked inputs on the device.
+    fn check(&self, mut inputs: Inputs) -> Result<(Tensor<3>, Option<Tokens>), InputError> {
+        let features: Tensor<3> = inputs
+            .floats("input_features", &self.device)?
+            .ok_or_else(|| InputError::new("input_features", "is missing"))?;
+        let [batch, bins, frames] = features.dims();
+        let window = [self.config.num_mel_bins, self.config.window_frames()];
+        if [bins, frames] != window || batch == 0 {
+            let reason = format!(
+                "has the shape {:?}, not [batch, {}, {}]; pad or cut to a whole window",
+                features.dims(),
+                window[0],
+                window[1]
+            );
+            return Err(InputError::new("input_features", reason));
+        }
+        // The reference takes a mask of frames too, and uses it in training only.
+        let _: Option<Ints<2>> = inputs.ints("attention_mask", 0..2)?;
+        let tokens = if M::DECODES {
+            Some(self.tokens(&mut inputs, batch)?)
+        } else {
+            None
+        };
+        let known = [
+            "input_features",
+            "attention_mask",
+            "decoder_input_ids",
+            "decoder_attention_mask",
+            "decoder_position_ids",
+        ];
+        inputs.finish(if M::DECODES { &known } else { &known[..2] })?;
+        Ok((features, tokens))
+    }
+
+    fn tokens(&self, inputs: &mut Inputs, batch: usize) -> Result<Tokens, InputError> {
+        let positions = self.config.max_target_positions;
+        let ids: Ints<2> = inputs
+            .ints("decoder_input_ids", 0..self.config.vocab_size as i64)?
+            .ok_or_else(|| InputError::new("decoder_input_ids", "is missing"))?;
+        let [rows, length] = ids.shape;
+        if rows != batch || length == 0 || length > positions {
+            let reason = format!(
+                "has the shape {:?}; {batch} rows of 1 to {positions} tokens are needed",
+                ids.shape
+            );
+            return Err(InputError::new("decoder_input_ids", reason));
+        }
+        let like_ids = |name: &str, shape: [usize; 2]| {
+            if shape == ids.shape {
+                return Ok(());
+            }
+            let reason = format!("has the shape {shape:?}, not {:?}", ids.shape);
+            Err(InputError::new(name, reason))
+        };
+        let mask: Option<Ints<2>> = inputs.ints("decoder_attention_mask", 0..2)?;
+        if let Some(mask) = &mask {
+            like_ids("decoder_attention_mask", mask.shape)?;
+        }
+        let places: Option<Ints<2>> = inputs.ints("decoder_position_ids", 0..positions as i64)?;
+        if let Some(places) = &places
+            && places.shape != [1, length]
+        {
+            like_ids("decoder_position_ids", places.shape)?;
+        }
+        Ok(Tokens {
+            ids: ids.to_tensor(&self.device),
+            positions: places.map(|places| places.to_tensor(&self.device)),
+            padding: mask.and_then(|mask| padding(&mask, &self.device)),
+        })
+    }
+}
+
+/// `true` where the mask is 0; nothing at all where it never is, which is faster.
+fn padding(mask: &Ints<2>, device: &Device) -> Option<Tensor<2, Bool>> {
+    if !mask.values.contains(&0) {
+        return None;
+    }
+    let padding: Vec<bool> = mask.values.iter().map(|&value| value == 0).collect();
+    Some(Tensor::from_data(
+        TensorData::new(padding, mask.shape),
+        device,
+    ))
+}
+
+impl<M: Head> Model for Served<M> {
+    fn forward(&self, inputs: Inputs) -> Result<Outputs, InputError> {
+        let (features, tokens) = self.check(inputs)?;
+        Ok(self.module.outputs(features, tokens))
+    }
+
+    fn intermediates(&self, inputs: Inputs) -> Result<Vec<(String, Value)>, InputError> {
+        let (features, tokens) = self.check(inputs)?;
+        let mut parts = Vec::new();
+        let mut name = |side: &str, states: Vec<Tensor<3>>| {
+            for (index, state) in states.into_iter().enumerate() {
+                let part = match index {
+                    0 => "embeddings".to_owned(),
+                    layer => format!("layer.{}", layer - 1),
+                };
+                parts.push((format!("{side}.{part}"), Value::from(state)));
+            }
+        };
+        let (states, encoded) = self.module.encoder().hidden_states(features);
+        name("encoder", states);
+        if let (Some(decoder), Some(tokens)) = (self.module.decoder(), tokens) {
+            name("decoder", decoder.hidden_states(tokens, encoded).0);
+        }
+        Ok(parts)
+    }
+
+    fn max_length(&self) -> Option<usize> {
+        M::DECODES.then_some(self.config.max_target_positions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution, Int, Tensor};
+
+    use super::{WhisperConfig, WhisperForConditionalGeneration};
+
+    fn tiny() -> WhisperConfig {
+        WhisperConfig {
+            vocab_size: 40,
+            num_mel_bins: 8,
+            d_model: 16,
+            encoder_layers: 2,
+            encoder_attention_heads: 4,
+            encoder_ffn_dim: 24,
+            decoder_layers: 2,
+            decoder_attention_heads: 4,
+            decoder_ffn_dim: 24,
+            max_source_positions: 10,
+            max_target_positions: 24,
+            ..WhisperConfig::default()
+        }
+    }
+
+    fn near(a: Tensor<3>, b: Tensor<3>) {
+        assert_eq!(a.dims(), b.dims());
+        let worst = (a - b).abs().max().into_scalar::<f32>();
+        assert!(worst < 1e-5, "differs by {worst}");
+    }
+
+    #[test]
+    fn steps_through_a_cache_give_what_the_whole_sequence_gives() {
+        let device = Device::flex();
+        let model = WhisperForConditionalGeneration::new(&tiny(), true, &device).unwrap();
+        let features = Tensor::random([2, 8, 20], Distribution::Normal(0.0, 1.0), &device);
+        let encoded = model.trunk().encode(features);
+        // Two recordings of two beams each.
+        let rows: Vec<i64> = (0..4 * 9)
+            .map(|index| (index * 7 + index / 5) % 40)
+            .collect();
+        let ids = Tensor::<1, Int>::from_data(&rows[..], &device).reshape([4, 9]);
+        let beams = encoded
+            .clone()
+            .select(0, Tensor::from_data([0, 0, 1, 1], &device));
+        let whole = model.forward(ids.clone().into(), beams.clone());
+
+        let mut cache = model.trunk().cache(encoded, 2, 24);
+        let mut parts = Vec::new();
+        for (start, end) in [(0, 4), (4, 5), (5, 7), (7, 9)] {
+            parts.push(model.step(ids.clone().slice([0..4, start..end]), &mut cache));
+        }
+        assert_eq!((cache.length(), cache.room()), (9, 15));
+        near(Tensor::cat(parts, 1), whole);
+
+        // The beams of each recording change places.
+        let order = Tensor::from_data([1, 0, 2, 2], &device);
+        cache.reorder(&order);
+        let next = Tensor::from_data([[3], [4], [5], [6]], &device);
+        let stepped = model.step(next.clone(), &mut cache);
+        let longer = Tensor::cat(vec![ids.select(0, order), next], 1);
+        let whole = model.forward(longer.into(), beams);
+        near(stepped, whole.slice([0..4, 9..10]));
+    }
+}
