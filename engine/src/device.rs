@@ -106,7 +106,9 @@ impl Backend {
             Backend::Flex => vec![BurnDevice::flex()],
             #[cfg(feature = "cpu")]
             Backend::Cpu => vec![BurnDevice::cpu()],
+            // Deprecated upstream in favour of flex, and kept as long as it is there.
             #[cfg(feature = "ndarray")]
+            #[allow(deprecated)]
             Backend::NdArray => vec![BurnDevice::ndarray()],
             #[allow(unreachable_patterns)]
             _ => Vec::new(),

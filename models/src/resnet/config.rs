@@ -97,14 +97,12 @@ impl ResNetConfig {
             ("embedding_size", config.embedding_size),
             ("stem_width", config.stem_width),
         ];
-        let each = |name: &'static str, values: &[usize]| {
-            let values = values.to_vec().into_iter();
-            values.map(move |value| (name, value))
-        };
-        let all = single
-            .into_iter()
-            .chain(each("hidden_sizes", &config.hidden_sizes))
-            .chain(each("depths", &config.depths));
+        let sizes = config
+            .hidden_sizes
+            .iter()
+            .map(|size| ("hidden_sizes", *size));
+        let depths = config.depths.iter().map(|depth| ("depths", *depth));
+        let all = single.into_iter().chain(sizes).chain(depths);
         /// Beyond what any checkpoint can hold, so that no product of two of them overflows.
         const LARGEST: usize = 1 << 24;
         for (field, value) in all {
