@@ -87,9 +87,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let device = Device::from_env()?;
     match Arguments::parse_from(arguments).work {
         Some(Work::Load { model, text }) => load(&model, &text, &device),
-        Some(Work::Forward { batch, sequence, common }) => {
-            forward(batch, sequence, &common, &device)
-        }
+        Some(Work::Forward {
+            batch,
+            sequence,
+            common,
+        }) => forward(batch, sequence, &common, &device),
         Some(Work::Sentences { file, common }) => sentences(&file, &common, &device),
         None => {
             let model = std::env::var_os(VARIABLE).map_or(SHIPPED.into(), PathBuf::from);
@@ -97,7 +99,11 @@ fn main() -> Result<(), Box<dyn Error>> {
                 println!("no model in {}; set {VARIABLE}\n", model.display());
                 return Ok(Arguments::command().print_help()?);
             }
-            let common = Common { model, runs: Some(5), out: None };
+            let common = Common {
+                model,
+                runs: Some(5),
+                out: None,
+            };
             forward(1, 128, &common, &device)?;
             forward(8, 128, &common, &device)
         }
@@ -122,9 +128,13 @@ fn forward(
 ) -> Result<(), Box<dyn Error>> {
     let network = Network::open(&common.model, None, device)?;
     // Any ids do, as long as a peer can repeat them and they are not all alike.
-    let ids: Vec<i64> = (0..batch * sequence).map(|i| (1000 + i * 7919 % 20000) as i64).collect();
+    let ids: Vec<i64> = (0..batch * sequence)
+        .map(|i| (1000 + i * 7919 % 20000) as i64)
+        .collect();
     let ids = TensorData::new(ids, [batch, sequence]);
-    measure(common, || Ok(network.forward(Inputs::new().with("input_ids", ids.clone()))?))
+    measure(common, || {
+        Ok(network.forward(Inputs::new().with("input_ids", ids.clone()))?)
+    })
 }
 
 fn sentences(file: &Path, common: &Common, device: &Device) -> Result<(), Box<dyn Error>> {
@@ -174,7 +184,9 @@ fn print(line: Value) -> Result<(), Box<dyn Error>> {
 /// The most memory that this process has had resident, mapped files included, where `/proc` tells.
 fn peak_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kibibytes * 1024)
 }
