@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{BoolStore, DType, TensorData};
 use indexmap::IndexMap;
 
-use crate::{FormatError, detect};
+use crate::{FormatError, detect, gguf};
 
 /// The element type of a stored tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +81,10 @@ pub enum Format {
     ShardedPyTorch,
     /// An archive that TorchScript wrote; its code is ignored.
     TorchScript,
+    /// One GGUF file.
+    Gguf,
+    /// Several GGUF files that are parts of one.
+    SplitGguf,
 }
 
 impl fmt::Display for Format {
@@ -91,6 +95,8 @@ impl fmt::Display for Format {
             Format::PyTorch => "PyTorch",
             Format::ShardedPyTorch => "PyTorch, sharded",
             Format::TorchScript => "TorchScript",
+            Format::Gguf => "GGUF",
+            Format::SplitGguf => "GGUF, split",
         })
     }
 }
@@ -166,7 +172,8 @@ impl Checkpoint {
     /// 1. `model.safetensors`, `model.safetensors.index.json`, another `*.safetensors.index.json`, the only
     ///    `*.safetensors`;
     /// 2. `pytorch_model.bin`, `pytorch_model.bin.index.json`, another `*.bin.index.json`, the only file that
-    ///    ends in `.pt`, `.pth`, `.bin`, `.th` or `.ckpt`.
+    ///    ends in `.pt`, `.pth`, `.bin`, `.th` or `.ckpt`;
+    /// 3. the only `*.gguf`, or the parts of one.
     ///
     /// # Errors
     /// Nothing readable is there, or a file is truncated, corrupt or of another format.
@@ -237,6 +244,11 @@ const KINDS: &[Kind] = &[
         index: &[".bin.index.json", ".pt.index.json", ".pth.index.json"],
         endings: &[".pt", ".pth", ".bin", ".th", ".ckpt"],
     },
+    Kind {
+        usual: &[],
+        index: &[],
+        endings: &[".gguf"],
+    },
 ];
 
 /// Files that Hugging Face's trainers leave beside the weights, under the same endings.
@@ -288,6 +300,7 @@ fn weights_in(directory: &Path) -> Result<PathBuf, FormatError> {
         match found[..] {
             [] => {}
             [only] => return Ok(directory.join(only)),
+            [first, ..] if one_split(&found) => return Ok(directory.join(first)),
             _ => {
                 let shown = found[..found.len().min(8)].join(", ");
                 return refuse(format!(
@@ -312,4 +325,11 @@ fn weights_in(directory: &Path) -> Result<PathBuf, FormatError> {
             others.join(", ")
         )
     })
+}
+
+/// Whether all names are parts of one GGUF file.
+fn one_split(names: &[&str]) -> bool {
+    let stem = |name: &str| gguf::part(name).map(|(stem, _, count)| (stem.to_owned(), count));
+    let first = names.first().and_then(|name| stem(name));
+    first.is_some() && names.iter().all(|name| stem(name) == first)
 }

@@ -90,3 +90,17 @@ pub(crate) fn gather(bytes: &[u8], size: usize, shape: &[u64], strides: &[u64]) 
     }
     found
 }
+
+/// A text of the file, short enough for an error and on one line.
+pub(crate) fn clip(text: &str) -> String {
+    const MOST: usize = 80;
+    let mut clipped: String = text
+        .chars()
+        .take(MOST)
+        .flat_map(char::escape_debug)
+        .collect();
+    if text.chars().nth(MOST).is_some() {
+        clipped.push('…');
+    }
+    clipped
+}

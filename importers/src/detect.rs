@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::checkpoint::Checkpoint;
 use crate::error::FormatError;
 use crate::map::map_file;
-use crate::{pytorch, safetensors, sharded};
+use crate::{gguf, pytorch, safetensors, sharded};
 
 /// What is not weights, or in no format that is read here: how it begins, what it is, what to do.
 const OTHERS: &[(&[u8], &str)] = &[
@@ -58,6 +58,9 @@ fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
     {
         return pytorch::read(path, map);
     }
+    if map.starts_with(gguf::MAGIC) {
+        return gguf::read(path, map);
+    }
     if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| map.starts_with(magic)) {
         return Err(FormatError::NoWeights {
             path: path.to_owned(),
@@ -66,6 +69,7 @@ fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
     }
     match extension {
         "pt" | "pth" | "th" | "bin" | "ckpt" => pytorch::read(path, map),
+        "gguf" => gguf::read(path, map),
         _ => safetensors::read(path, &map),
     }
 }

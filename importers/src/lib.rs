@@ -11,6 +11,7 @@ mod checkpoint;
 mod data;
 mod detect;
 mod error;
+pub mod gguf;
 mod key_map;
 mod load;
 mod map;

@@ -596,6 +596,125 @@ fn what_is_no_weight_file_at_all_is_named() {
     }
 }
 
+// GGUF, made by hand.
+
+/// A file of version 3: its keys (already encoded), tensors as name, shape, type and offset, and data.
+fn gguf(keys: &[Vec<u8>], tensors: &[(&str, &[u64], u32, u64)], data: usize) -> Vec<u8> {
+    let mut file = b"GGUF\x03\0\0\0".to_vec();
+    file.extend((tensors.len() as u64).to_le_bytes());
+    file.extend((keys.len() as u64).to_le_bytes());
+    file.extend(keys.concat());
+    for (name, shape, kind, offset) in tensors {
+        file.extend(long_text(name));
+        file.extend(u32::try_from(shape.len()).unwrap().to_le_bytes());
+        file.extend(shape.iter().flat_map(|size| size.to_le_bytes()));
+        file.extend(kind.to_le_bytes());
+        file.extend(offset.to_le_bytes());
+    }
+    file.resize(file.len().next_multiple_of(32), 0);
+    file.resize(file.len() + data, 0);
+    file
+}
+
+fn long_text(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+fn key(name: &str, kind: u32, value: &[u8]) -> Vec<u8> {
+    [&long_text(name)[..], &kind.to_le_bytes(), value].concat()
+}
+
+#[test]
+fn truncated_and_changed_gguf_files_are_refused() {
+    let aligned = fixture("gguf/aligned.gguf");
+    // The last tensor's four bytes are followed by padding.
+    truncations("a.gguf", &aligned[..aligned.len() - 124]);
+    flips("a.gguf", &aligned);
+    let types = fixture("gguf/types.gguf");
+    flips("b.gguf", &types[..2600]);
+    flips("c.gguf", &fixture("gguf/v1.gguf"));
+    flips("d.gguf", &fixture("gguf/big_endian.gguf"));
+}
+
+#[test]
+fn gguf_files_that_lie_are_refused() {
+    let max = u64::MAX;
+    let array = |kind: u32, count: u64, rest: &[u8]| {
+        [&kind.to_le_bytes()[..], &count.to_le_bytes(), rest].concat()
+    };
+    let nested = array(9, 1, &[]).repeat(1000);
+    for (bytes, says) in [
+        (gguf(&[], &[("w", &[4], 0, 32)], 32), "reaches beyond"),
+        (gguf(&[], &[("w", &[9], 0, 0)], 32), "reaches beyond"),
+        (gguf(&[], &[("w", &[4], 0, max - 31)], 32), "reaches beyond"),
+        (
+            gguf(&[], &[("w", &[1 << 63], 0, 0)], 32),
+            "larger than any file",
+        ),
+        (gguf(&[], &[("w", &[1 << 62], 0, 0)], 32), "reaches beyond"),
+        (
+            gguf(&[], &[("w", &[0, 1 << 63], 0, 0)], 32),
+            "larger than any file",
+        ),
+        (
+            gguf(&[], &[("w", &[max, max], 0, 0)], 32),
+            "larger than any file",
+        ),
+        (gguf(&[], &[("w", &[33], 2, 0)], 64), "blocks of 32 (Q4_0)"),
+        (gguf(&[], &[("w", &[4], 999, 0)], 32), "type 999"),
+        (gguf(&[], &[("w", &[4], 5, 0)], 32), "type 5"),
+        (gguf(&[], &[("w", &[4], 0, 8)], 32), "multiple of 32"),
+        (gguf(&[], &[("w", &[1; 9], 0, 0)], 32), "9 dimensions"),
+        (
+            gguf(&[], &[("w", &[4], 0, 0), ("w", &[4], 0, 32)], 64),
+            "twice",
+        ),
+        (
+            gguf(&[], &[("v", &[16], 0, 0), ("w", &[4], 0, 32)], 64),
+            "`w` begins inside tensor `v`",
+        ),
+        (
+            gguf(&[key("a", 4, &[0; 4]), key("a", 4, &[0; 4])], &[], 0),
+            "twice",
+        ),
+        (gguf(&[key("a", 13, &[])], &[], 0), "type 13"),
+        (
+            gguf(&[key("general.alignment", 4, &[3, 0, 0, 0])], &[], 0),
+            "power of two",
+        ),
+        (
+            gguf(&[key("general.alignment", 4, &[0; 4])], &[], 0),
+            "power of two",
+        ),
+        (
+            gguf(&[key("a", 8, &max.to_le_bytes())], &[], 0),
+            "truncated",
+        ),
+        (
+            gguf(&[key("a", 9, &array(4, max, &[]))], &[], 0),
+            "truncated",
+        ),
+        (
+            gguf(&[key("a", 9, &array(9, max, &[]))], &[], 0),
+            "truncated",
+        ),
+        (gguf(&[key("a", 9, &nested)], &[], 0), "type 9"),
+        (
+            gguf(&[key("split.count", 2, &[2, 0])], &[], 0),
+            "one of 2 parts",
+        ),
+        (b"GGUF\x04\0\0\0".repeat(9), "version 4"),
+        (
+            [&b"GGUF\x03\0\0\0"[..], &max.to_le_bytes(), &[0; 8]].concat(),
+            "18446744073709551615",
+        ),
+        (b"GGUF".to_vec(), "truncated"),
+        (b"GGML".to_vec(), "does not begin"),
+    ] {
+        refused_saying("a.gguf", &bytes, &[says]);
+    }
+}
+
 /// The most memory that this process has had, on Linux.
 fn peak() -> Option<usize> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
@@ -645,6 +764,18 @@ fn memory_stays_within_the_margin() {
         let directory = TempDir::new().unwrap();
         let _ = read(&write(&directory, "a.pt", &bytes));
     }
+    let flags = [
+        &7_u32.to_le_bytes()[..],
+        &(8_u64 << 20).to_le_bytes(),
+        &vec![0; 8 << 20],
+    ]
+    .concat();
+    let bytes = gguf(&[key("a", 9, &flags), key("b", 9, &flags)], &[], 0);
+    let directory = TempDir::new().unwrap();
+    let error = read(&write(&directory, "a.gguf", &bytes))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("metadata is larger"), "{error}");
     match peak() {
         None => println!("skipped: no figure of the peak memory on this machine"),
         // All tests of this file run at once, with the files that they write in memory.

@@ -39,12 +39,19 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// Holds names, types, shapes and bytes against those of a safetensors file.
 fn same(found: &Checkpoint, expected: &Path) {
+    same_but(found, expected, &[]);
+}
+
+/// The same but for some names that safetensors' file lacks.
+fn same_but(found: &Checkpoint, expected: &Path, more: &[&str]) {
     let expected = Checkpoint::open(expected).unwrap();
     let file = found.files[0].display();
     let names = |checkpoint: &Checkpoint| -> BTreeSet<String> {
         checkpoint.iter().map(|(name, _)| name.to_owned()).collect()
     };
-    assert_eq!(names(found), names(&expected), "{file}");
+    let mut wanted = names(&expected);
+    wanted.extend(more.iter().map(|name| (*name).to_owned()));
+    assert_eq!(names(found), wanted, "{file}");
     for (name, expected) in expected.iter() {
         let entry = found.get(name).unwrap();
         assert_eq!(entry.shape, expected.shape, "{file}: {name}");
@@ -238,6 +245,124 @@ fn content_comes_before_the_name() {
         fs::copy(fixtures(fixture), &path).unwrap();
         assert_eq!(Checkpoint::open(path).unwrap().format, format);
     }
+}
+
+#[test]
+fn gguf_files_are_what_the_gguf_package_reads() {
+    for (name, format, files) in [
+        ("aligned", Format::Gguf, 1),
+        ("big_endian", Format::Gguf, 1),
+        ("v1", Format::Gguf, 1),
+        ("v2", Format::Gguf, 1),
+        ("split-00001-of-00002", Format::SplitGguf, 2),
+        ("split-00002-of-00002", Format::SplitGguf, 2),
+    ] {
+        let checkpoint = Checkpoint::open(fixtures("gguf").join(format!("{name}.gguf"))).unwrap();
+        assert_eq!(checkpoint.format, format);
+        assert_eq!(checkpoint.files.len(), files);
+        let expected = name.split('-').next().unwrap();
+        same(
+            &checkpoint,
+            &fixtures("gguf").join(format!("{expected}.safetensors")),
+        );
+    }
+}
+
+#[test]
+fn every_gguf_type_is_dequantized_to_the_bit() {
+    let checkpoint = Checkpoint::open(fixtures("gguf/types.gguf")).unwrap();
+    same_but(
+        &checkpoint,
+        &fixtures("gguf/types.safetensors"),
+        &["bfloat16", "listed"],
+    );
+    let blocks = checkpoint
+        .iter()
+        .filter(|(_, entry)| matches!(entry.dtype, Dtype::Quantized(_)));
+    assert_eq!(blocks.count(), 17 + 6);
+    assert_eq!(
+        checkpoint.get("blk.Q4_K").unwrap().dtype.to_string(),
+        "Q4_K"
+    );
+    let brain = checkpoint.get("bfloat16").unwrap();
+    assert_eq!(
+        (&brain.dtype, &brain.shape[..]),
+        (&Dtype::BF16, &[1, 4][..])
+    );
+    let brain = brain.read().unwrap().convert::<f32>();
+    assert_eq!(brain.as_slice::<f32>().unwrap()[..2], [1.0, -2.5]);
+    let listed = checkpoint.get("listed").unwrap();
+    assert_eq!(listed.shape, [1, 256]);
+    assert!(listed.read().unwrap_err().to_string().contains("IQ2_XXS"));
+}
+
+#[test]
+fn gguf_metadata_is_whole() {
+    let checkpoint = Checkpoint::open(fixtures("gguf/types.gguf")).unwrap();
+    let text = fs::read(fixtures("gguf/types.json")).unwrap();
+    let expected: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    for (key, expected) in expected.as_object().unwrap() {
+        let found = &checkpoint.metadata[key];
+        match expected {
+            serde_json::Value::String(expected) => assert_eq!(found, expected, "{key}"),
+            // JSON has the single as a double; ours is the shortest that gives the single again.
+            serde_json::Value::Number(expected) if key == "t.float32" => {
+                let expected = expected.as_f64().unwrap();
+                assert_eq!(f64::from(found.parse::<f32>().unwrap()), expected);
+            }
+            expected => assert_eq!(
+                found.parse::<serde_json::Value>().unwrap(),
+                *expected,
+                "{key}"
+            ),
+        }
+    }
+    assert_eq!(checkpoint.metadata["t.nested"], "[[1,2],[3]]");
+}
+
+#[test]
+fn a_directory_of_gguf_parts_is_one_checkpoint() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let part = |number: u32| format!("split-{number:05}-of-00002.gguf");
+    let put = |number: u32| {
+        let source = fixtures("gguf").join(part(number));
+        fs::copy(source, directory.path().join(part(number))).unwrap();
+    };
+    put(1);
+    let error = Checkpoint::open(directory.path()).unwrap_err().to_string();
+    assert!(error.contains(&part(2)), "{error}");
+    put(2);
+    let checkpoint = Checkpoint::open(directory.path()).unwrap();
+    assert_eq!(
+        (checkpoint.format, checkpoint.len()),
+        (Format::SplitGguf, 2)
+    );
+    let renamed = directory.path().join("renamed.gguf");
+    fs::copy(directory.path().join(part(1)), &renamed).unwrap();
+    let error = Checkpoint::open(renamed).unwrap_err().to_string();
+    assert!(error.contains("NAME-00001-of-00002.gguf"), "{error}");
+}
+
+#[test]
+fn real_gguf_files_are_read() {
+    let Some(folder) = real("gguf") else {
+        return;
+    };
+    for path in files(&folder) {
+        if path.extension().is_some_and(|ending| ending == "gguf") {
+            let tensors = read(&path);
+            println!("{}: {tensors} tensors", path.file_name().unwrap().display());
+        }
+    }
+    let checkpoint = Checkpoint::open(folder.join("stories260K/stories260K.gguf")).unwrap();
+    assert_eq!(
+        checkpoint.get("token_embd.weight").unwrap().shape,
+        [512, 64]
+    );
+    let vocabulary = Checkpoint::open(folder.join("ggml-vocab-bert-bge.gguf")).unwrap();
+    let tokens: Vec<String> =
+        serde_json::from_str(&vocabulary.metadata["tokenizer.ggml.tokens"]).unwrap();
+    assert_eq!(tokens.len(), 30522);
 }
 
 #[test]

@@ -10,9 +10,9 @@ use indexmap::IndexMap;
 use super::FORMAT;
 use super::flatten::{Flat, flatten};
 use super::globals::Global;
-use super::pickle::{Node, Persistent, Pickle, Refusal, Storage, Tensor, Value, clip};
+use super::pickle::{Node, Persistent, Pickle, Refusal, Storage, Tensor, Value};
 use crate::checkpoint::{Checkpoint, Dtype, Entry, Format};
-use crate::data;
+use crate::data::{self, clip};
 use crate::error::FormatError;
 use crate::zip::{Archive, Member};
 

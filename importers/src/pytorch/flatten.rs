@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
-use super::pickle::{Node, Pickle, Refusal, Tensor, Value, clip};
+use super::pickle::{Node, Pickle, Refusal, Tensor, Value};
+use crate::data::clip;
 
 /// The deepest nesting of dictionaries and lists. It also ends those that hold themselves.
 const DEEPEST: usize = 64;

@@ -33,7 +33,7 @@
 mod containers;
 mod flatten;
 mod globals;
-pub(crate) mod pickle;
+mod pickle;
 
 use std::path::Path;
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::globals::{Element, Global};
+use crate::data::clip;
 
 /// The most opcodes of one pickle. Each makes at most one value, which bounds the memory; the largest
 /// checkpoints of the field, with their optimizer's state, stay below a tenth of it.
@@ -992,18 +993,4 @@ fn foreign(module: &str, name: &str) -> String {
         clip(module),
         clip(name)
     )
-}
-
-/// A text of the file, short enough for an error and on one line.
-pub(super) fn clip(text: &str) -> String {
-    const MOST: usize = 80;
-    let mut clipped: String = text
-        .chars()
-        .take(MOST)
-        .flat_map(char::escape_debug)
-        .collect();
-    if text.chars().nth(MOST).is_some() {
-        clipped.push('…');
-    }
-    clipped
 }
