@@ -85,6 +85,10 @@ pub enum Format {
     Gguf,
     /// Several GGUF files that are parts of one.
     SplitGguf,
+    /// One NumPy array.
+    Npy,
+    /// An archive of NumPy arrays.
+    Npz,
 }
 
 impl fmt::Display for Format {
@@ -97,6 +101,8 @@ impl fmt::Display for Format {
             Format::TorchScript => "TorchScript",
             Format::Gguf => "GGUF",
             Format::SplitGguf => "GGUF, split",
+            Format::Npy => "NumPy",
+            Format::Npz => "NumPy archive",
         })
     }
 }
@@ -173,7 +179,8 @@ impl Checkpoint {
     ///    `*.safetensors`;
     /// 2. `pytorch_model.bin`, `pytorch_model.bin.index.json`, another `*.bin.index.json`, the only file that
     ///    ends in `.pt`, `.pth`, `.bin`, `.th` or `.ckpt`;
-    /// 3. the only `*.gguf`, or the parts of one.
+    /// 3. the only `*.gguf`, or the parts of one;
+    /// 4. `weights.npz`, `model.npz`, the only `*.npz`, then the only `*.npy`.
     ///
     /// # Errors
     /// Nothing readable is there, or a file is truncated, corrupt or of another format.
@@ -248,6 +255,16 @@ const KINDS: &[Kind] = &[
         usual: &[],
         index: &[],
         endings: &[".gguf"],
+    },
+    Kind {
+        usual: &["weights.npz", "model.npz"],
+        index: &[],
+        endings: &[".npz"],
+    },
+    Kind {
+        usual: &[],
+        index: &[],
+        endings: &[".npy"],
     },
 ];
 

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use crate::checkpoint::Checkpoint;
 use crate::error::FormatError;
 use crate::map::map_file;
-use crate::{gguf, pytorch, safetensors, sharded};
+use crate::zip::{self, Archive};
+use crate::{gguf, numpy, pytorch, safetensors, sharded};
 
 /// What is not weights, or in no format that is read here: how it begins, what it is, what to do.
 const OTHERS: &[(&[u8], &str)] = &[
@@ -51,12 +52,19 @@ fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
     if map.get(8) == Some(&b'{') && map.get(6..8) == Some(&[0, 0]) {
         return safetensors::read(path, &map);
     }
-    if map.starts_with(crate::zip::LOCAL)
-        || map.starts_with(crate::zip::END)
-        || pytorch::is_pickle(&map)
-        || pytorch::is_tar(&map)
-    {
+    if zip::is_zip(&map) {
+        let archive = Archive::open(path, "zip", &map)?;
+        return if numpy::is_npz(path, &archive) {
+            numpy::npz(path, archive)
+        } else {
+            pytorch::containers::zip(path, &map, archive)
+        };
+    }
+    if pytorch::is_pickle(&map) || pytorch::is_tar(&map) {
         return pytorch::read(path, map);
+    }
+    if map.starts_with(numpy::MAGIC) {
+        return numpy::npy(path, &map);
     }
     if map.starts_with(gguf::MAGIC) {
         return gguf::read(path, map);
@@ -69,6 +77,7 @@ fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
     }
     match extension {
         "pt" | "pth" | "th" | "bin" | "ckpt" => pytorch::read(path, map),
+        "npy" | "npz" => numpy::npy(path, &map),
         "gguf" => gguf::read(path, map),
         _ => safetensors::read(path, &map),
     }

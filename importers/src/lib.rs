@@ -15,6 +15,7 @@ pub mod gguf;
 mod key_map;
 mod load;
 mod map;
+pub mod numpy;
 pub mod pytorch;
 mod report;
 pub mod safetensors;

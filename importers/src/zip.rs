@@ -16,9 +16,9 @@ use crate::FormatError;
 pub(crate) const INFLATED_MARGIN: usize = 256 << 20;
 
 /// What every zip file begins with, unless it is empty.
-pub(crate) const LOCAL: &[u8; 4] = b"PK\x03\x04";
+const LOCAL: &[u8; 4] = b"PK\x03\x04";
 const CENTRAL: &[u8; 4] = b"PK\x01\x02";
-pub(crate) const END: &[u8; 4] = b"PK\x05\x06";
+const END: &[u8; 4] = b"PK\x05\x06";
 const END_64: &[u8; 4] = b"PK\x06\x06";
 const END_64_LOCATOR: &[u8; 4] = b"PK\x06\x07";
 
@@ -28,6 +28,11 @@ const CENTRAL_BYTES: usize = 46;
 const LOCAL_BYTES: usize = 30;
 const ENCRYPTED: u16 = 1 | 1 << 6 | 1 << 13;
 const ZIP64_EXTRA: u16 = 1;
+
+/// Whether a file begins as an archive.
+pub(crate) fn is_zip(bytes: &[u8]) -> bool {
+    bytes.starts_with(LOCAL) || bytes.starts_with(END)
+}
 
 /// The members of a zip archive, by name, in the order of its directory.
 #[derive(Clone)]

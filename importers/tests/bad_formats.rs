@@ -715,6 +715,89 @@ fn gguf_files_that_lie_are_refused() {
     }
 }
 
+// NumPy, made by hand.
+
+/// An array of version 1 with that header and data.
+fn npy(header: &str, data: usize) -> Vec<u8> {
+    let length = u16::try_from(header.len()).unwrap().to_le_bytes();
+    [
+        b"\x93NUMPY\x01\0",
+        &length[..],
+        header.as_bytes(),
+        &vec![0; data],
+    ]
+    .concat()
+}
+
+#[test]
+fn truncated_and_changed_numpy_files_are_refused() {
+    truncations("a.npy", &fixture("numpy/v1.npy"));
+    truncations("b.npz", &fixture("numpy/others.npz"));
+    flips("a.npy", &fixture("numpy/v1.npy"));
+    flips("b.npy", &fixture("numpy/v3.npy"));
+    flips("c.npz", &fixture("numpy/others.npz"));
+    flips("d.npz", &fixture("numpy/deflated.npz"));
+}
+
+#[test]
+fn numpy_files_that_lie_are_refused() {
+    let descr = |descr: &str, shape: &str| {
+        npy(
+            &format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"),
+            16,
+        )
+    };
+    let shape = |shape: &str| descr("'<f4'", shape);
+    assert_eq!(
+        read(&write(&TempDir::new().unwrap(), "a.npy", &shape("(4,)"))).ok(),
+        Some(1)
+    );
+    for (bytes, says) in [
+        (shape("(5,)"), "takes 20 bytes, 16 follow"),
+        (shape("(3,)"), "takes 12 bytes, 16 follow"),
+        (shape("(9223372036854775808,)"), "larger than any file"),
+        (shape("(4611686018427387904,)"), "larger than any file"),
+        (shape("(18446744073709551616,)"), "no literal"),
+        (shape("(4294967296, 4294967296)"), "larger than any file"),
+        (shape("(0, 9223372036854775808)"), "larger than any file"),
+        (shape("(-4,)"), "no literal"),
+        (shape("4"), "no tuple"),
+        (shape("('4',)"), "no number"),
+        (shape("(4 5)"), "comma"),
+        (shape(&format!("({})", "1,".repeat(65))), "65 dimensions"),
+        (shape(&format!("({}", "(".repeat(5000))), "nested"),
+        (shape("__import__('os').system('true')"), "no literal"),
+        (descr("'|O'", "(2,)"), "Python objects"),
+        (descr("'<f3'", "(4,)"), "takes 12 bytes"),
+        (descr("'q'", "(4,)"), "`q`"),
+        (descr("''", "(4,)"), "type ``"),
+        (descr("4", "(4,)"), "neither a text nor a list"),
+        (npy("[]", 0), "no dictionary"),
+        (npy("{}", 0), "no `descr`"),
+        (
+            npy("{'descr': '<f4', 'fortran_order': 1, 'shape': ()}", 4),
+            "neither True nor False",
+        ),
+        (npy("{} {}", 0), "follows"),
+        (npy("{1: 2}", 0), "no text"),
+        (npy("{'a' 2}", 0), "no value"),
+        (npy("{'a", 0), "does not end"),
+        (b"\x93NUMPY\x04\0\x02\0{}".to_vec(), "version 4"),
+        (b"\x93NUMPY\x02\0\xff\xff\xff\xff{}".to_vec(), "truncated"),
+    ] {
+        refused_saying("a.npy", &bytes, &[says]);
+    }
+    let good = shape("(4,)");
+    let bytes = zip(&[stored("w.npy", &good)]).0;
+    refused_saying("a.npz", &bytes, &["checksum of `w.npy`"]);
+    let bytes = zip(&[stored("w.npy", &good), stored("run.py", b"")]).0;
+    refused_saying("a.npz", &bytes, &["`run.py`"]);
+    let bytes = zip(&[stored("w.npy", &good), stored("w.npy", &good)]).0;
+    refused_saying("a.npz", &bytes, &["twice"]);
+    let bytes = zip(&[bomb("w.npy", 5 << 20, 1_353_000_961)]).0;
+    refused_saying("a.npz", &bytes, &["does not begin"]);
+}
+
 /// The most memory that this process has had, on Linux.
 fn peak() -> Option<usize> {
     let status = fs::read_to_string("/proc/self/status").ok()?;

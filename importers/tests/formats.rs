@@ -344,6 +344,39 @@ fn a_directory_of_gguf_parts_is_one_checkpoint() {
 }
 
 #[test]
+fn numpy_files_are_what_numpy_reads() {
+    assert_eq!(all_same("numpy", "npz") + all_same("numpy", "npy"), 5);
+    let open = |name: &str| Checkpoint::open(fixtures("numpy").join(name)).unwrap();
+    assert_eq!(open("stored.npz").format, Format::Npz);
+    assert_eq!(open("v1.npy").format, Format::Npy);
+}
+
+#[test]
+fn numpy_types_that_burn_lacks_are_listed_and_objects_refused() {
+    let checkpoint = Checkpoint::open(fixtures("numpy/others.npz")).unwrap();
+    for (name, dtype) in [
+        ("c64", "C64"),
+        ("c128", "C128"),
+        ("text", "<U2"),
+        ("raw", "|S2"),
+        ("date", "<M8[D]"),
+        ("record", "record"),
+        ("brain", "|V2"),
+    ] {
+        let entry = checkpoint.get(name).unwrap();
+        assert_eq!(entry.dtype.to_string(), dtype);
+        assert!(entry.read().unwrap_err().to_string().contains(dtype));
+    }
+    let error = Checkpoint::open(fixtures("numpy/objects.npy"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("Python objects") && error.contains("objects.npy"),
+        "{error}"
+    );
+}
+
+#[test]
 fn real_gguf_files_are_read() {
     let Some(folder) = real("gguf") else {
         return;
@@ -377,7 +410,7 @@ fn real_pytorch_files_are_read() {
                 .extension()
                 .and_then(|ending| ending.to_str())
                 .unwrap_or_default();
-            if !["pt", "pth", "th"].contains(&ending) {
+            if !["pt", "pth", "th", "npy", "npz"].contains(&ending) {
                 continue;
             }
             if path.ends_with("broken.pt") {

@@ -249,9 +249,9 @@ impl Reader {
 }
 
 /// The archive of `torch.save` since 1.6, and of TorchScript: `NAME/data.pkl` and `NAME/data/KEY`.
-pub(super) fn zip(path: &Path, map: &Bytes) -> Result<Checkpoint, FormatError> {
+pub(crate) fn zip(path: &Path, map: &Bytes, archive: Archive) -> Result<Checkpoint, FormatError> {
     let file = File { path, map };
-    let archive = Arc::new(Archive::open(path, FORMAT, map)?);
+    let archive = Arc::new(archive);
     let mut roots = archive.members.keys().filter_map(|name| {
         let root = name.strip_suffix("data.pkl")?;
         (root.is_empty() || root.ends_with('/') && root.find('/') == Some(root.len() - 1))

@@ -30,7 +30,7 @@
 //! A contiguous tensor stays in the mapped file. Views with other strides are gathered when they are read;
 //! tensors that share a storage share its bytes.
 
-mod containers;
+pub(crate) mod containers;
 mod flatten;
 mod globals;
 mod pickle;
@@ -42,7 +42,7 @@ use bytes::Bytes;
 use crate::checkpoint::Checkpoint;
 use crate::error::FormatError;
 use crate::map::map_file;
-use crate::zip;
+use crate::zip::{self, Archive};
 
 pub(crate) const FORMAT: &str = "PyTorch";
 
@@ -58,8 +58,8 @@ pub fn open(path: &Path) -> Result<Checkpoint, FormatError> {
 }
 
 pub(crate) fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
-    if map.starts_with(zip::LOCAL) || map.starts_with(zip::END) {
-        containers::zip(path, &map)
+    if zip::is_zip(&map) {
+        containers::zip(path, &map, Archive::open(path, FORMAT, &map)?)
     } else if is_tar(&map) {
         containers::tar(path, &map)
     } else if is_pickle(&map) {
