@@ -1,6 +1,6 @@
 //! Files that are not what they claim, or mean harm: each is an error that names the file and the place, and
 //! none is run, panics, hangs, or takes memory beyond a margin.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

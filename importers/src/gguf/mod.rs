@@ -1,7 +1,7 @@
 //! GGUF, versions 1 to 3, of either byte order, whole or split.
 //!
 //! The layout is that of <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Shapes are reversed, as
-//! GGUF stores the fastest dimension first. Block types become `f32` when they are read; [`quants`] says how.
+//! GGUF stores the fastest dimension first. Block types become `f32` when they are read.
 //!
 //! [`Checkpoint::metadata`] has every key: texts and numbers as they are, arrays as JSON.
 //!

@@ -271,7 +271,7 @@ fn q6_k(block: &[u8], out: &mut [f32]) {
 fn ternary(byte: u8, digit: usize) -> f32 {
     const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
     let shifted = byte.wrapping_mul(POWERS[digit]);
-    f32::from((u16::from(shifted) * 3 >> 8) as u8) - 1.0
+    f32::from(((u16::from(shifted) * 3) >> 8) as u8) - 1.0
 }
 
 fn tq1_0(block: &[u8], out: &mut [f32]) {

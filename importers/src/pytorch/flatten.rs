@@ -255,7 +255,7 @@ impl<'a> Walk<'a> {
             Value::Bool(true) => text.push_str("True"),
             Value::Bool(false) => text.push_str("False"),
             Value::Int(value) => text.push_str(&value.to_string()),
-            Value::Float(value) => text.push_str(&value.to_string()),
+            Value::Float(value) => text.push_str(&format!("{value:?}")),
             Value::Text(value) if value.len() > LONGEST => return false,
             Value::Text(value) => text.push_str(value),
             Value::Global(global) => text.push_str(&global.to_string()),

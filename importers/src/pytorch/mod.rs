@@ -2,11 +2,11 @@
 //!
 //! Three containers, told apart by content: the zip archive that `torch.save` writes since 1.6 (TorchScript
 //! archives too, whose code is ignored), the run of pickles and storages before it, and the tar archive
-//! before that. In each, a pickle says what the tensors are. It is never run: see [`pickle`].
+//! before that. In each, a pickle says what the tensors are. It is never run: a small machine builds the
+//! values that weights are made of, and refuses every other name.
 //!
-//! The crates on offer were looked at in 2026. `pytorch-reader` 0.23.0-pre.1 and `burn-store` refuse
-//! big-endian files and copy what could stay mapped; `candle-core` knows the zip container alone. So this is
-//! our own.
+//! Of the crates on offer, `pytorch-reader` 0.23.0-pre.1, which `burn-store` uses too, comes nearest. It
+//! refuses big-endian files and reads storages into memory that could stay mapped. So this is our own.
 //!
 //! # Names
 //!
