@@ -52,7 +52,7 @@ fn print(out: &mut dyn Write, found: &Inspection) -> Result<(), Failure> {
         rows.push(row("file", file.display().to_string()));
     }
     for (key, value) in &found.metadata {
-        rows.push(row("metadata", format!("{key} = {value}")));
+        rows.push(row("metadata", clipped(&format!("{key} = {value}"))));
     }
     rows.push(row("tensors", found.tensors.len().to_string()));
     rows.push(row("parameters", thousands(found.parameters)));
@@ -90,6 +90,17 @@ fn thousands(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A text of the file on one line: a vocabulary is metadata too, and so is whatever moves the cursor.
+fn clipped(text: &str) -> String {
+    const MOST: usize = 200;
+    let plain = |letter: char| if letter.is_control() { ' ' } else { letter };
+    let mut shown: String = text.chars().take(MOST).map(plain).collect();
+    if text.chars().nth(MOST).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 #[cfg(test)]

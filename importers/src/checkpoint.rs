@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{BoolStore, DType, TensorData};
 use indexmap::IndexMap;
 
-use crate::{FormatError, safetensors};
+use crate::{FormatError, detect, gguf};
 
 /// The element type of a stored tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,12 +26,15 @@ pub enum Dtype {
     U16,
     U8,
     Bool,
+    /// Numbers in blocks that share scales, by GGML's name of the type; read as `f32`.
+    Quantized(&'static str),
     /// A type that can be listed but not read, by its name in the file.
     Other(String),
 }
 
 impl Dtype {
-    /// The Burn type with the same bytes, or `None` for [`Dtype::Other`].
+    /// The Burn type that the data is read as, with the same bytes unless it is quantized; `None` for
+    /// [`Dtype::Other`].
     pub fn to_burn(&self) -> Option<DType> {
         Some(match self {
             Dtype::F64 => DType::F64,
@@ -47,6 +50,7 @@ impl Dtype {
             Dtype::U16 => DType::U16,
             Dtype::U8 => DType::U8,
             Dtype::Bool => DType::Bool(BoolStore::Native),
+            Dtype::Quantized(_) => DType::F32,
             Dtype::Other(_) => return None,
         })
     }
@@ -56,6 +60,7 @@ impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Dtype::Bool => f.pad("BOOL"),
+            Dtype::Quantized(name) => f.pad(name),
             Dtype::Other(name) => f.pad(name),
             known => f.pad(&format!("{known:?}")),
         }
@@ -70,6 +75,20 @@ pub enum Format {
     Safetensors,
     /// Several safetensors files under a `*.safetensors.index.json`.
     ShardedSafetensors,
+    /// One file that `torch.save` wrote, in any of its containers.
+    PyTorch,
+    /// Several PyTorch files under a `*.index.json`.
+    ShardedPyTorch,
+    /// An archive that TorchScript wrote; its code is ignored.
+    TorchScript,
+    /// One GGUF file.
+    Gguf,
+    /// Several GGUF files that are parts of one.
+    SplitGguf,
+    /// One NumPy array.
+    Npy,
+    /// An archive of NumPy arrays.
+    Npz,
 }
 
 impl fmt::Display for Format {
@@ -77,6 +96,13 @@ impl fmt::Display for Format {
         f.pad(match self {
             Format::Safetensors => "safetensors",
             Format::ShardedSafetensors => "safetensors, sharded",
+            Format::PyTorch => "PyTorch",
+            Format::ShardedPyTorch => "PyTorch, sharded",
+            Format::TorchScript => "TorchScript",
+            Format::Gguf => "GGUF",
+            Format::SplitGguf => "GGUF, split",
+            Format::Npy => "NumPy",
+            Format::Npz => "NumPy archive",
         })
     }
 }
@@ -110,7 +136,7 @@ impl Entry {
         }
     }
 
-    /// Reads the data, in the stored type and shape. Mapped files are not copied.
+    /// Reads the data, in the stored type and shape; quantized data becomes `f32`. Mapped files are not copied.
     ///
     /// # Errors
     /// The element type cannot be read, or the bytes are not of that type.
@@ -145,8 +171,16 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens a weight file, or the weights of a model directory.
     ///
-    /// In a directory, in this order: `model.safetensors`, `model.safetensors.index.json`, and the only
-    /// `*.safetensors` or `*.safetensors.index.json` that is there.
+    /// The format of a file is found from its content, and from its name where the content says nothing.
+    ///
+    /// In a directory, the first of these is taken that is there:
+    ///
+    /// 1. `model.safetensors`, `model.safetensors.index.json`, another `*.safetensors.index.json`, the only
+    ///    `*.safetensors`;
+    /// 2. `pytorch_model.bin`, `pytorch_model.bin.index.json`, another `*.bin.index.json`, the only file that
+    ///    ends in `.pt`, `.pth`, `.bin`, `.th` or `.ckpt`;
+    /// 3. the only `*.gguf`, or the parts of one;
+    /// 4. `weights.npz`, `model.npz`, the only `*.npz`, then the only `*.npy`.
     ///
     /// # Errors
     /// Nothing readable is there, or a file is truncated, corrupt or of another format.
@@ -154,13 +188,9 @@ impl Checkpoint {
         let path = path.as_ref();
         let metadata = std::fs::metadata(path).map_err(FormatError::io(path))?;
         if metadata.is_dir() {
-            return Self::open(&weights_in(path)?);
+            return detect::open(&weights_in(path)?);
         }
-        if path.to_string_lossy().ends_with(".index.json") {
-            safetensors::open_sharded(path)
-        } else {
-            safetensors::open(path)
-        }
+        detect::open(path)
     }
 
     pub(crate) fn new(
@@ -202,43 +232,121 @@ impl Checkpoint {
     }
 }
 
+/// A kind of weight files in a directory: their usual names, the endings of an index and of a file.
+struct Kind {
+    usual: &'static [&'static str],
+    index: &'static [&'static str],
+    endings: &'static [&'static str],
+}
+
+/// Best first.
+const KINDS: &[Kind] = &[
+    Kind {
+        usual: &["model.safetensors", "model.safetensors.index.json"],
+        index: &[".safetensors.index.json"],
+        endings: &[".safetensors"],
+    },
+    Kind {
+        usual: &["pytorch_model.bin", "pytorch_model.bin.index.json"],
+        index: &[".bin.index.json", ".pt.index.json", ".pth.index.json"],
+        endings: &[".pt", ".pth", ".bin", ".th", ".ckpt"],
+    },
+    Kind {
+        usual: &[],
+        index: &[],
+        endings: &[".gguf"],
+    },
+    Kind {
+        usual: &["weights.npz", "model.npz"],
+        index: &[],
+        endings: &[".npz"],
+    },
+    Kind {
+        usual: &[],
+        index: &[],
+        endings: &[".npy"],
+    },
+];
+
+/// Files that Hugging Face's trainers leave beside the weights, under the same endings.
+const BESIDE: [&str; 4] = [
+    "training_args.bin",
+    "optimizer.pt",
+    "scheduler.pt",
+    "scaler.pt",
+];
+
 fn weights_in(directory: &Path) -> Result<PathBuf, FormatError> {
-    for name in ["model.safetensors", "model.safetensors.index.json"] {
-        let path = directory.join(name);
-        if path.is_file() {
-            return Ok(path);
-        }
-    }
-    let mut files = Vec::new();
-    let mut others = Vec::new();
+    let mut names = Vec::new();
     for item in std::fs::read_dir(directory).map_err(FormatError::io(directory))? {
         let path = item.map_err(FormatError::io(directory))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.ends_with(".safetensors.index.json") {
-            return Ok(path);
-        } else if name.ends_with(".safetensors") {
-            files.push(path);
-        } else if [".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack"]
-            .iter()
-            .any(|ending| name.ends_with(ending))
-        {
-            others.push(name.into_owned());
+        if path.is_file() {
+            names.push(
+                path.file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
+            );
         }
     }
-    let reason = match (files.len(), others.is_empty()) {
-        (1, _) => return Ok(files.remove(0)),
-        (0, true) => "no weights in this directory".to_owned(),
-        (0, false) => {
-            others.sort();
-            format!(
-                "no safetensors file in this directory, only {}",
-                others.join(", ")
-            )
-        }
-        (count, _) => format!("{count} safetensors files in this directory and no index"),
+    names.sort();
+    let refuse = |reason| {
+        Err(FormatError::NoWeights {
+            path: directory.to_owned(),
+            reason,
+        })
     };
-    Err(FormatError::NoWeights {
-        path: directory.to_owned(),
-        reason,
+    for kind in KINDS {
+        let usual = kind
+            .usual
+            .iter()
+            .find(|usual| names.iter().any(|name| name == *usual));
+        if let Some(usual) = usual {
+            return Ok(directory.join(usual));
+        }
+        let ends =
+            |name: &String, endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+        if let Some(index) = names.iter().find(|name| ends(name, kind.index)) {
+            return Ok(directory.join(index));
+        }
+        let found: Vec<&str> = names
+            .iter()
+            .filter(|name| ends(name, kind.endings) && !BESIDE.contains(&&name[..]))
+            .map(|name| &name[..])
+            .collect();
+        match found[..] {
+            [] => {}
+            [only] => return Ok(directory.join(only)),
+            [first, ..] if one_split(&found) => return Ok(directory.join(first)),
+            _ => {
+                let shown = found[..found.len().min(8)].join(", ");
+                return refuse(format!(
+                    "several weight files and no index ({shown}); name one of them"
+                ));
+            }
+        }
+    }
+    let others: Vec<String> = names
+        .into_iter()
+        .filter(|name| {
+            [".onnx", ".h5", ".msgpack"]
+                .iter()
+                .any(|ending| name.ends_with(ending))
+        })
+        .collect();
+    refuse(if others.is_empty() {
+        "no weights in this directory".to_owned()
+    } else {
+        format!(
+            "no weights that can be read in this directory, only {}",
+            others.join(", ")
+        )
     })
+}
+
+/// Whether all names are parts of one GGUF file.
+fn one_split(names: &[&str]) -> bool {
+    let stem = |name: &str| gguf::part(name).map(|(stem, _, count)| (stem.to_owned(), count));
+    let first = names.first().and_then(|name| stem(name));
+    first.is_some() && names.iter().all(|name| stem(name) == first)
 }

@@ -8,12 +8,19 @@
 //! This crate knows no architecture and opens no socket.
 
 mod checkpoint;
+mod data;
+mod detect;
 mod error;
+pub mod gguf;
 mod key_map;
 mod load;
 mod map;
+pub mod numpy;
+pub mod pytorch;
 mod report;
 pub mod safetensors;
+mod sharded;
+mod zip;
 
 pub use checkpoint::{Checkpoint, Dtype, Entry, Format};
 pub use error::{FormatError, LoadError};

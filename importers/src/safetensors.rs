@@ -1,4 +1,4 @@
-//! safetensors, single file and sharded.
+//! safetensors, one file; `sharded.rs` has the index of several.
 //!
 //! The layout is that of <https://huggingface.co/docs/safetensors>; the header is parsed and proven by
 //! the `safetensors` crate (no gaps, no overlaps, sizes equal to shape × type, nothing beyond the file).
@@ -8,12 +8,12 @@ use std::path::Path;
 
 use ::safetensors::SafeTensors;
 use ::safetensors::tensor::TensorView;
-use burn::tensor::{AllocationProperty, BoolStore, Bytes as BurnBytes, DType, TensorData};
+use burn::tensor::{BoolStore, DType, TensorData};
 use bytes::Bytes;
 use indexmap::IndexMap;
-use serde::Deserialize;
 
 use crate::checkpoint::{Checkpoint, Dtype, Entry, Format};
+use crate::data;
 use crate::error::FormatError;
 use crate::map::map_file;
 
@@ -25,7 +25,10 @@ const LENGTH_BYTES: usize = 8;
 /// # Errors
 /// The file cannot be read, or its header does not describe its bytes.
 pub fn open(path: &Path) -> Result<Checkpoint, FormatError> {
-    let map = map_file(path)?;
+    read(path, &map_file(path)?)
+}
+
+pub(crate) fn read(path: &Path, map: &Bytes) -> Result<Checkpoint, FormatError> {
     let malformed = |offset: usize, reason: String| FormatError::Malformed {
         path: path.to_owned(),
         format: FORMAT,
@@ -40,7 +43,7 @@ pub fn open(path: &Path) -> Result<Checkpoint, FormatError> {
         return Err(malformed(0, reason));
     }
     let (header, metadata) =
-        SafeTensors::read_metadata(&map).map_err(|error| malformed(0, explain(&map, &error)))?;
+        SafeTensors::read_metadata(map).map_err(|error| malformed(0, explain(map, &error)))?;
     let data_start = LENGTH_BYTES + header;
     let mut entries = IndexMap::new();
     for name in metadata.offset_keys() {
@@ -68,82 +71,6 @@ pub fn open(path: &Path) -> Result<Checkpoint, FormatError> {
         Format::Safetensors,
         vec![path.to_owned()],
         text.into_iter().collect(),
-        entries,
-    ))
-}
-
-/// `model.safetensors.index.json`.
-#[derive(Deserialize)]
-struct Index {
-    #[serde(default)]
-    metadata: BTreeMap<String, serde_json::Value>,
-    weight_map: BTreeMap<String, String>,
-}
-
-/// Opens the safetensors files that an index names.
-///
-/// # Errors
-/// The index is not valid JSON, names a shard that is absent or lies outside its directory, or a tensor
-/// that its shard does not hold; or a shard cannot be read.
-pub fn open_sharded(path: &Path) -> Result<Checkpoint, FormatError> {
-    let malformed = |reason: String| FormatError::Malformed {
-        path: path.to_owned(),
-        format: "safetensors index",
-        offset: None,
-        reason,
-    };
-    let text = std::fs::read(path).map_err(FormatError::io(path))?;
-    let index: Index =
-        serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
-    let directory = path.parent().unwrap_or(Path::new("."));
-
-    let mut files = vec![path.to_owned()];
-    let mut shards: BTreeMap<&str, IndexMap<String, Entry>> = BTreeMap::new();
-    for (tensor, shard) in &index.weight_map {
-        if shards.contains_key(&shard[..]) {
-            continue;
-        }
-        if Path::new(shard).file_name() != Some(shard.as_ref()) {
-            let reason = format!("the shard name `{shard}` is not a plain file name");
-            return Err(malformed(reason));
-        }
-        let file = directory.join(shard);
-        if !file.is_file() {
-            return Err(FormatError::MissingShard {
-                path: path.to_owned(),
-                shard: shard.clone(),
-                tensor: tensor.clone(),
-            });
-        }
-        shards.insert(shard, open(&file)?.into_entries());
-        files.push(file);
-    }
-
-    let mut entries = IndexMap::new();
-    for (tensor, shard) in &index.weight_map {
-        let entry = shards
-            .get_mut(&shard[..])
-            .and_then(|entries| entries.shift_remove(tensor))
-            .ok_or_else(|| {
-                malformed(format!(
-                    "says that `{shard}` holds `{tensor}`, but it does not"
-                ))
-            })?;
-        entries.insert(tensor.clone(), entry);
-    }
-    // What the shards hold beyond the index is listed too, so that nothing is dropped unseen.
-    for (name, entry) in shards.into_values().flatten() {
-        entries.entry(name).or_insert(entry);
-    }
-
-    let metadata = index.metadata.into_iter().map(|(key, value)| match value {
-        serde_json::Value::String(text) => (key, text),
-        other => (key, other.to_string()),
-    });
-    Ok(Checkpoint::new(
-        Format::ShardedSafetensors,
-        files,
-        metadata.collect(),
         entries,
     ))
 }
@@ -202,24 +129,7 @@ impl Reader {
             offset: Some(self.offset),
             reason,
         };
-        let dtype = self
-            .dtype
-            .to_burn()
-            .ok_or_else(|| refuse(format!("the type {} cannot be read", self.dtype)))?;
-        if self.dtype == Dtype::Bool
-            && let Some(at) = self.bytes.iter().position(|&byte| byte > 1)
-        {
-            let byte = self.bytes[at];
-            return Err(refuse(format!("element {at} is {byte}, not a boolean")));
-        }
-        // Elements are read in place, which needs the alignment that a header padded by hand may lack.
-        let aligned = (self.bytes.as_ptr() as usize).is_multiple_of(dtype.size());
-        let bytes = if aligned {
-            BurnBytes::from_shared(self.bytes.clone(), AllocationProperty::File)
-        } else {
-            BurnBytes::from_bytes_vec(self.bytes.to_vec())
-        };
-        Ok(TensorData::from_bytes(bytes, self.shape.clone(), dtype))
+        data::typed(self.bytes.clone(), &self.shape, &self.dtype).map_err(refuse)
     }
 }
 

@@ -1,0 +1,106 @@
+//! Bytes of a file as the data of a tensor; what all formats share.
+
+use burn::tensor::{AllocationProperty, Bytes as BurnBytes, TensorData};
+use bytes::Bytes;
+
+use crate::Dtype;
+
+/// What materialising a view may take beyond the size of its file: a tensor that is expanded over and over
+/// by a stride of zero is no weight.
+pub(crate) const VIEW_MARGIN: u64 = 64 << 20;
+
+/// The number of elements, or `None` if no machine could hold them. Zero sizes do not hide others.
+pub(crate) fn elements(shape: &[u64]) -> Option<u64> {
+    let mut full: u64 = 1;
+    for size in shape.iter().filter(|size| **size != 0) {
+        full = full
+            .checked_mul(*size)
+            .filter(|full| i64::try_from(*full).is_ok())?;
+    }
+    Some(if shape.contains(&0) { 0 } else { full })
+}
+
+/// The bytes as a tensor, without a copy where they are aligned; the error is a reason.
+pub(crate) fn typed(bytes: Bytes, shape: &[usize], dtype: &Dtype) -> Result<TensorData, String> {
+    let burn = dtype.to_burn();
+    let burn = burn.ok_or_else(|| format!("the type {dtype} cannot be read"))?;
+    if *dtype == Dtype::Bool
+        && let Some(at) = bytes.iter().position(|&byte| byte > 1)
+    {
+        return Err(format!("element {at} is {}, not a boolean", bytes[at]));
+    }
+    // Elements are read in place, which needs an alignment that not every writer gives.
+    let aligned = (bytes.as_ptr() as usize).is_multiple_of(burn.size());
+    let bytes = if aligned {
+        BurnBytes::from_shared(bytes, AllocationProperty::File)
+    } else {
+        BurnBytes::from_bytes_vec(bytes.to_vec())
+    };
+    Ok(TensorData::from_bytes(bytes, shape.to_vec(), burn))
+}
+
+/// Turns every word around: little-endian from big-endian.
+pub(crate) fn swapped(bytes: &[u8], word: usize) -> Vec<u8> {
+    let mut swapped = bytes.to_vec();
+    if word > 1 {
+        swapped.chunks_exact_mut(word).for_each(<[u8]>::reverse);
+    }
+    swapped
+}
+
+/// Whether elements lie one after the other in row-major order.
+pub(crate) fn is_contiguous(shape: &[u64], strides: &[u64]) -> bool {
+    let mut expected: u64 = 1;
+    for (size, stride) in shape.iter().zip(strides).rev() {
+        if *size != 1 && *stride != expected {
+            return false;
+        }
+        expected = expected.saturating_mul(*size);
+    }
+    true
+}
+
+/// The elements of a view, in row-major order. The caller has proven that all of them are in `bytes`,
+/// which begins at the view's first element.
+pub(crate) fn gather(bytes: &[u8], size: usize, shape: &[u64], strides: &[u64]) -> Vec<u8> {
+    let Some((inner, outer)) = shape.split_last() else {
+        return bytes.get(..size).unwrap_or_default().to_vec();
+    };
+    let step = strides.last().copied().unwrap_or(1);
+    let rows: u64 = outer.iter().product();
+    let mut found = Vec::with_capacity((rows * inner) as usize * size);
+    let mut index = vec![0; outer.len()];
+    for _ in 0..rows {
+        let row: u64 = index
+            .iter()
+            .zip(strides)
+            .map(|(at, stride)| at * stride)
+            .sum();
+        for at in 0..*inner {
+            let begin = (row + at * step) as usize * size;
+            found.extend_from_slice(bytes.get(begin..begin + size).unwrap_or_default());
+        }
+        for (at, size) in index.iter_mut().zip(outer).rev() {
+            *at += 1;
+            if *at < *size {
+                break;
+            }
+            *at = 0;
+        }
+    }
+    found
+}
+
+/// A text of the file, short enough for an error and on one line.
+pub(crate) fn clip(text: &str) -> String {
+    const MOST: usize = 80;
+    let mut clipped: String = text
+        .chars()
+        .take(MOST)
+        .flat_map(char::escape_debug)
+        .collect();
+    if text.chars().nth(MOST).is_some() {
+        clipped.push('…');
+    }
+    clipped
+}

@@ -1,0 +1,84 @@
+//! Which format a file is in: by its content, and by its name where the content says nothing.
+
+use std::path::Path;
+
+use bytes::Bytes;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::FormatError;
+use crate::map::map_file;
+use crate::zip::{self, Archive};
+use crate::{gguf, numpy, pytorch, safetensors, sharded};
+
+/// What is not weights, or in no format that is read here: how it begins, what it is, what to do.
+const OTHERS: &[(&[u8], &str)] = &[
+    (
+        b"version https://git-lfs",
+        "a Git LFS pointer, not the file itself; run `git lfs pull`",
+    ),
+    (b"<!DOCTYPE", "a web page; download the file itself"),
+    (b"<html", "a web page; download the file itself"),
+    (
+        b"\x89HDF\r\n\x1a\n",
+        "an HDF5 file, which is not read here; convert it to safetensors",
+    ),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
+    (b"Rar!", "a RAR archive; unpack it first"),
+    (b"\x1f\x8b", "compressed by gzip; unpack it first"),
+    (
+        b"\x28\xb5\x2f\xfd",
+        "compressed by Zstandard; unpack it first",
+    ),
+    (b"BZh", "compressed by bzip2; unpack it first"),
+    (b"\xfd7zXZ", "compressed by xz; unpack it first"),
+];
+
+/// Opens a weight file, or an index of several.
+pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
+    if path.to_string_lossy().ends_with(".index.json") {
+        return sharded::open(path);
+    }
+    let map = map_file(path)?;
+    read(path, map)
+}
+
+fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
+    let extension = path.extension().map(|ending| ending.to_ascii_lowercase());
+    let extension = extension
+        .as_deref()
+        .and_then(|ending| ending.to_str())
+        .unwrap_or_default();
+    // A safetensors header is JSON behind its length; nothing else begins with a brace there.
+    if map.get(8) == Some(&b'{') && map.get(6..8) == Some(&[0, 0]) {
+        return safetensors::read(path, &map);
+    }
+    if zip::is_zip(&map) {
+        let archive = Archive::open(path, "zip", &map)?;
+        return if numpy::is_npz(path, &archive) {
+            numpy::npz(path, archive)
+        } else {
+            pytorch::containers::zip(path, &map, archive)
+        };
+    }
+    if pytorch::is_pickle(&map) || pytorch::is_tar(&map) {
+        return pytorch::read(path, map);
+    }
+    if map.starts_with(numpy::MAGIC) {
+        return numpy::npy(path, &map);
+    }
+    if map.starts_with(gguf::MAGIC) {
+        return gguf::read(path, map);
+    }
+    if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| map.starts_with(magic)) {
+        return Err(FormatError::NoWeights {
+            path: path.to_owned(),
+            reason: format!("this is {what}"),
+        });
+    }
+    match extension {
+        "pt" | "pth" | "th" | "bin" | "ckpt" => pytorch::read(path, map),
+        "npy" | "npz" => numpy::npy(path, &map),
+        "gguf" => gguf::read(path, map),
+        _ => safetensors::read(path, &map),
+    }
+}

@@ -1,0 +1,244 @@
+//! The names that a pickle of weights may use, and what they stand for.
+
+use std::fmt;
+
+use crate::Dtype;
+
+/// The element type of a storage or tensor: a row of the table below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Element(&'static Row);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Row {
+    /// PyTorch's name of the type.
+    name: &'static str,
+    /// Its other name, if it has one.
+    alias: &'static str,
+    /// Its class of storage, without the `Storage`; newer types have none.
+    class: &'static str,
+    size: usize,
+    dtype: Dtype,
+    /// Its name in safetensors, for a type that is listed and not read.
+    listed: &'static str,
+}
+
+const fn row(
+    name: &'static str,
+    alias: &'static str,
+    class: &'static str,
+    size: usize,
+    dtype: Dtype,
+) -> Row {
+    Row {
+        name,
+        alias,
+        class,
+        size,
+        dtype,
+        listed: "",
+    }
+}
+
+const fn listed(
+    name: &'static str,
+    alias: &'static str,
+    class: &'static str,
+    size: usize,
+    listed: &'static str,
+) -> Row {
+    Row {
+        name,
+        alias,
+        class,
+        size,
+        dtype: Dtype::U8,
+        listed,
+    }
+}
+
+static ROWS: &[Row] = &[
+    row("float64", "double", "Double", 8, Dtype::F64),
+    row("float32", "float", "Float", 4, Dtype::F32),
+    row("float16", "half", "Half", 2, Dtype::F16),
+    row("bfloat16", "", "BFloat16", 2, Dtype::BF16),
+    row("int64", "long", "Long", 8, Dtype::I64),
+    row("int32", "int", "Int", 4, Dtype::I32),
+    row("int16", "short", "Short", 2, Dtype::I16),
+    row("int8", "", "Char", 1, Dtype::I8),
+    row("uint64", "", "", 8, Dtype::U64),
+    row("uint32", "", "", 4, Dtype::U32),
+    row("uint16", "", "", 2, Dtype::U16),
+    row("uint8", "", "Byte", 1, Dtype::U8),
+    row("bool", "", "Bool", 1, Dtype::Bool),
+    listed("complex32", "chalf", "", 4, "C32"),
+    listed("complex64", "cfloat", "ComplexFloat", 8, "C64"),
+    listed("complex128", "cdouble", "ComplexDouble", 16, "C128"),
+    listed("float8_e4m3fn", "", "", 1, "F8_E4M3"),
+    listed("float8_e5m2", "", "", 1, "F8_E5M2"),
+    listed("float8_e4m3fnuz", "", "", 1, "F8_E4M3FNUZ"),
+    listed("float8_e5m2fnuz", "", "", 1, "F8_E5M2FNUZ"),
+    listed("float8_e8m0fnu", "", "", 1, "F8_E8M0"),
+];
+
+impl Element {
+    pub(super) fn size(self) -> usize {
+        self.0.size
+    }
+
+    pub(super) fn dtype(self) -> Dtype {
+        match self.0.listed {
+            "" => self.0.dtype.clone(),
+            name => Dtype::Other(name.to_owned()),
+        }
+    }
+
+    /// The size of what a machine of the other byte order turns around: half of a complex number.
+    pub(super) fn word(self) -> usize {
+        if self.0.name.starts_with("complex") {
+            self.0.size / 2
+        } else {
+            self.0.size
+        }
+    }
+
+    fn of_class(class: &str) -> Option<Self> {
+        let row = ROWS
+            .iter()
+            .find(|row| !class.is_empty() && row.class == class);
+        row.map(Self)
+    }
+}
+
+/// What a name in a pickle stands for. Nothing else is let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Global {
+    /// A type of elements, `torch.float32`.
+    Type(Element),
+    /// A class of storage, `torch.FloatStorage`.
+    Storage(Element),
+    UntypedStorage,
+    /// A class of tensors.
+    Tensor,
+    RebuildTensor,
+    RebuildTensorV2,
+    /// The one with a type of its own, over a storage of bytes.
+    RebuildTensorV3,
+    RebuildParameter,
+    RebuildFromType,
+    Size,
+    Device,
+    Layout,
+    Dictionary,
+    DefaultDictionary,
+    List,
+    Set,
+    /// A plain type as a value, such as what a `defaultdict` fills in.
+    Plain,
+    Namespace,
+    /// Bytes under protocol 2: `_codecs.encode(text, "latin1")`.
+    Encode,
+    NumpyType,
+    NumpyScalar,
+    NumpyArray,
+    /// A class that TorchScript has compiled; only its attributes are read.
+    ScriptClass,
+    /// TorchScript's marks around a list or dictionary.
+    ScriptValue,
+}
+
+impl Global {
+    pub(super) fn find(module: &str, name: &str) -> Option<Self> {
+        Some(match (module, name) {
+            ("torch._utils", "_rebuild_tensor") => Self::RebuildTensor,
+            ("torch._utils", "_rebuild_tensor_v2") => Self::RebuildTensorV2,
+            ("torch._utils", "_rebuild_tensor_v3") => Self::RebuildTensorV3,
+            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
+                Self::RebuildParameter
+            }
+            ("torch._tensor", "_rebuild_from_type_v2") => Self::RebuildFromType,
+            ("torch", "Tensor") | ("torch.nn.parameter", "Parameter" | "Buffer") => Self::Tensor,
+            ("torch", "Size") => Self::Size,
+            ("torch", "device") => Self::Device,
+            ("torch.serialization", "_get_layout") => Self::Layout,
+            ("torch", "UntypedStorage") | ("torch.storage", "UntypedStorage") => {
+                Self::UntypedStorage
+            }
+            ("torch" | "torch.cuda", _) => return Self::of_torch(name),
+            ("collections", "OrderedDict" | "Counter") => Self::Dictionary,
+            ("collections", "defaultdict") => Self::DefaultDictionary,
+            ("builtins" | "__builtin__", "dict") => Self::Dictionary,
+            ("builtins" | "__builtin__", "list" | "tuple") => Self::List,
+            ("builtins" | "__builtin__", "set" | "frozenset") => Self::Set,
+            ("builtins" | "__builtin__", "int" | "float" | "str" | "bool" | "bytes" | "object") => {
+                Self::Plain
+            }
+            ("argparse", "Namespace") => Self::Namespace,
+            ("_codecs", "encode") => Self::Encode,
+            ("numpy", "dtype") => Self::NumpyType,
+            ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Self::NumpyScalar,
+            ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct")
+            | ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer")
+            | ("numpy", "ndarray") => Self::NumpyArray,
+            (
+                "torch.jit._pickle",
+                "build_intlist" | "build_doublelist" | "build_boollist" | "build_tensorlist"
+                | "restore_type_tag",
+            ) => Self::ScriptValue,
+            _ if module == "__torch__" || module.starts_with("__torch__.") => Self::ScriptClass,
+            _ => return None,
+        })
+    }
+
+    fn of_torch(name: &str) -> Option<Self> {
+        if let Some(class) = name.strip_suffix("Storage") {
+            return Element::of_class(class).map(Self::Storage);
+        }
+        if let Some(class) = name.strip_suffix("Tensor") {
+            return Element::of_class(class).map(|_| Self::Tensor);
+        }
+        let named = |row: &&Row| !name.is_empty() && (row.name == name || row.alias == name);
+        ROWS.iter().find(named).map(|row| Self::Type(Element(row)))
+    }
+
+    /// Whether it makes a tensor from a storage.
+    pub(super) fn rebuilds(self) -> bool {
+        matches!(
+            self,
+            Self::RebuildTensor
+                | Self::RebuildTensorV2
+                | Self::RebuildTensorV3
+                | Self::RebuildParameter
+        )
+    }
+}
+
+impl fmt::Display for Global {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Type(element) => return write!(f, "torch.{}", element.0.name),
+            Self::Storage(element) => return write!(f, "torch.{}Storage", element.0.class),
+            Self::UntypedStorage => "torch.storage.UntypedStorage",
+            Self::Tensor => "torch.Tensor",
+            Self::RebuildTensor => "torch._utils._rebuild_tensor",
+            Self::RebuildTensorV2 => "torch._utils._rebuild_tensor_v2",
+            Self::RebuildTensorV3 => "torch._utils._rebuild_tensor_v3",
+            Self::RebuildParameter => "torch._utils._rebuild_parameter",
+            Self::RebuildFromType => "torch._tensor._rebuild_from_type_v2",
+            Self::Size => "torch.Size",
+            Self::Device => "torch.device",
+            Self::Layout => "torch.serialization._get_layout",
+            Self::Dictionary => "collections.OrderedDict",
+            Self::DefaultDictionary => "collections.defaultdict",
+            Self::List => "builtins.list",
+            Self::Set => "builtins.set",
+            Self::Plain => "builtins.object",
+            Self::Namespace => "argparse.Namespace",
+            Self::Encode => "_codecs.encode",
+            Self::NumpyType => "numpy.dtype",
+            Self::NumpyScalar => "numpy.core.multiarray.scalar",
+            Self::NumpyArray => "numpy.ndarray",
+            Self::ScriptClass => "__torch__",
+            Self::ScriptValue => "torch.jit._pickle",
+        })
+    }
+}

@@ -1,0 +1,94 @@
+//! Weights in several files under a `*.index.json`, of safetensors or of PyTorch.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use indexmap::IndexMap;
+use serde::Deserialize;
+
+use crate::checkpoint::{Checkpoint, Entry, Format};
+use crate::detect;
+use crate::error::FormatError;
+
+/// `model.safetensors.index.json`, `pytorch_model.bin.index.json`.
+#[derive(Deserialize)]
+struct Index {
+    #[serde(default)]
+    metadata: BTreeMap<String, serde_json::Value>,
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Opens the files that an index names.
+///
+/// # Errors
+/// The index is not valid JSON, names a shard that is absent or lies outside its directory, or a tensor
+/// that its shard does not hold; or a shard cannot be read.
+pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
+    let malformed = |reason: String| FormatError::Malformed {
+        path: path.to_owned(),
+        format: "index",
+        offset: None,
+        reason,
+    };
+    let text = std::fs::read(path).map_err(FormatError::io(path))?;
+    let index: Index =
+        serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+
+    let mut files = vec![path.to_owned()];
+    let mut format = Format::ShardedSafetensors;
+    let mut shards: BTreeMap<&str, IndexMap<String, Entry>> = BTreeMap::new();
+    for (tensor, shard) in &index.weight_map {
+        if shards.contains_key(&shard[..]) {
+            continue;
+        }
+        // An index that names an index, perhaps itself, would not end.
+        if Path::new(shard).file_name() != Some(shard.as_ref()) || shard.ends_with(".json") {
+            let reason = format!("the shard name `{shard}` is not a plain file name");
+            return Err(malformed(reason));
+        }
+        let file = directory.join(shard);
+        if !file.is_file() {
+            return Err(FormatError::MissingShard {
+                path: path.to_owned(),
+                shard: shard.clone(),
+                tensor: tensor.clone(),
+            });
+        }
+        let checkpoint = detect::open(&file)?;
+        format = match checkpoint.format {
+            Format::Safetensors => Format::ShardedSafetensors,
+            Format::PyTorch => Format::ShardedPyTorch,
+            other => {
+                return Err(malformed(format!(
+                    "`{shard}` is a {other} file; shards are safetensors or PyTorch"
+                )));
+            }
+        };
+        shards.insert(shard, checkpoint.into_entries());
+        files.push(file);
+    }
+
+    let mut entries = IndexMap::new();
+    for (tensor, shard) in &index.weight_map {
+        let entry = shards
+            .get_mut(&shard[..])
+            .and_then(|entries| entries.shift_remove(tensor))
+            .ok_or_else(|| {
+                malformed(format!(
+                    "says that `{shard}` holds `{tensor}`, but it does not"
+                ))
+            })?;
+        entries.insert(tensor.clone(), entry);
+    }
+    // What the shards hold beyond the index is listed too, so that nothing is dropped unseen.
+    for (name, entry) in shards.into_values().flatten() {
+        entries.entry(name).or_insert(entry);
+    }
+
+    let metadata = index.metadata.into_iter().map(|(key, value)| match value {
+        serde_json::Value::String(text) => (key, text),
+        other => (key, other.to_string()),
+    });
+    Ok(Checkpoint::new(format, files, metadata.collect(), entries))
+}
