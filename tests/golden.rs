@@ -140,3 +140,8 @@ fn bert() {
 fn resnet() {
     check("resnet");
 }
+
+#[test]
+fn vit() {
+    check("vit");
+}

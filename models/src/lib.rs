@@ -12,6 +12,7 @@ mod preset;
 pub mod processing;
 pub mod resnet;
 mod tensors;
+pub mod vit;
 
 pub use architecture::{Architecture, Class, Load, Model, Task, find, open, open_class};
 pub use config::PretrainedConfig;
@@ -20,4 +21,5 @@ pub use preset::{Preset, find_preset, timm_preset};
 pub use tensors::{Inputs, Outputs, Value};
 
 /// Every architecture of the zoo.
-pub const ARCHITECTURES: &[Architecture] = &[bert::ARCHITECTURE, resnet::ARCHITECTURE];
+pub const ARCHITECTURES: &[Architecture] =
+    &[bert::ARCHITECTURE, resnet::ARCHITECTURE, vit::ARCHITECTURE];

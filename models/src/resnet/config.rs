@@ -98,8 +98,8 @@ impl ResNetConfig {
             ("stem_width", config.stem_width),
         ];
         let each = |name: &'static str, values: &[usize]| {
-            let values = values.to_vec().into_iter();
-            values.map(move |value| (name, value))
+            let values = values.iter().map(move |value| (name, *value));
+            values.collect::<Vec<_>>()
         };
         let all = single
             .into_iter()

@@ -1,2 +1,0 @@
-//! tmp
-pub const TORCHVISION_TRANSFORMS: &str = "ImageClassificationPreset";
