@@ -2,7 +2,7 @@
 //!
 //! `tools/fixtures/` makes the fixtures. The device comes from `SALAMANDER_DEVICE`.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

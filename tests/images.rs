@@ -2,7 +2,7 @@
 //!
 //! `tools/fixtures/images.py` makes the fixtures.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::fs;
