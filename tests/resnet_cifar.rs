@@ -40,10 +40,11 @@ fn trained_models_answer_as_the_reference() {
         let (mut right, mut worst) = (0, 0.0_f32);
         for ((answer, label), logits) in answers.iter().zip(labels).zip(expected.chunks(10)) {
             for class in answer {
-                let index: usize = class.name.trim_start_matches("LABEL_").parse().unwrap();
+                let mut names = task.labels().iter();
+                let index = names.position(|name| *name == class.name).unwrap();
                 worst = worst.max((class.score - logits[index]).abs());
             }
-            right += usize::from(answer[0].name == format!("LABEL_{label}"));
+            right += usize::from(answer[0].name == task.labels()[*label as usize]);
         }
         let share = 100.0 * right as f64 / labels.len() as f64;
         println!(
