@@ -180,3 +180,8 @@ fn resnet() {
 fn whisper() {
     check("whisper");
 }
+
+#[test]
+fn vit() {
+    check("vit");
+}

@@ -19,7 +19,9 @@ pub(crate) struct Forward {
     /// The safetensors file to write; its tensors are named as the reference's output fields are
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
-    /// The reference class to run, instead of the one that config.json names
+    /// The reference class to run, instead of the one that config.json names; or for weights without a
+    /// config.json the model's name in another library, such as torchvision/resnet50 or
+    /// timm/vit_base_patch16_224
     #[arg(long, value_name = "NAME")]
     architecture: Option<String>,
     #[command(flatten)]

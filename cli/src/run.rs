@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use salamander::Device;
 use salamander::tasks::{
-    Aggregation, Answer, ClassificationFunction, Entity, Fill, FillMask, FillMaskOptions, Label,
+    Aggregation, Answer, ClassificationFunction, Entity, Fill, FillMask, FillMaskOptions,
+    ImageClassification, ImageClassificationOptions, ImageEmbedding, ImageEmbeddingOptions, Label,
     Prompt, QuestionAnswering, QuestionAnsweringOptions, TextClassification,
     TextClassificationOptions, TextEmbedding, TextEmbeddingOptions, TextInput, TokenClassification,
     TokenClassificationOptions,
@@ -32,6 +33,11 @@ pub(crate) enum Run {
     /// Make a vector of a text
     #[command(visible_alias = "feature-extraction")]
     TextEmbedding(Embed),
+    /// Say what a picture shows; each text is the path of a PNG, JPEG, WebP, GIF, BMP or TIFF file
+    ImageClassification(Recognize),
+    /// Make a vector of a picture; each text is the path of a file
+    #[command(visible_alias = "image-feature-extraction")]
+    ImageEmbedding(EmbedImage),
 }
 
 /// What every task takes.
@@ -57,6 +63,8 @@ impl Run {
             Run::FillMask(task) => task.run(),
             Run::QuestionAnswering(task) => task.run(),
             Run::TextEmbedding(task) => task.run(),
+            Run::ImageClassification(task) => task.run(),
+            Run::ImageEmbedding(task) => task.run(),
         }
     }
 }
@@ -125,6 +133,16 @@ enum Function {
     None,
 }
 
+impl Function {
+    fn of_task(self) -> ClassificationFunction {
+        match self {
+            Function::Softmax => ClassificationFunction::Softmax,
+            Function::Sigmoid => ClassificationFunction::Sigmoid,
+            Function::None => ClassificationFunction::None,
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Classified {
     #[serde(flatten)]
@@ -138,11 +156,7 @@ impl Classify {
         let device = self.common.open()?;
         let options = TextClassificationOptions {
             top_k: (self.top_k > 0).then_some(self.top_k),
-            function: self.function.map(|function| match function {
-                Function::Softmax => ClassificationFunction::Softmax,
-                Function::Sigmoid => ClassificationFunction::Sigmoid,
-                Function::None => ClassificationFunction::None,
-            }),
+            function: self.function.map(Function::of_task),
             max_length: self.max_length,
             truncation: None,
         };
@@ -164,19 +178,22 @@ impl Classify {
                 best: labels.first().cloned(),
                 labels: if several { labels } else { Vec::new() },
             },
-            |text, labels| {
-                let rows = labels.into_iter().enumerate().map(|(index, label)| {
-                    let text = if index == 0 {
-                        excerpt(text)
-                    } else {
-                        String::new()
-                    };
-                    vec![label.name, format!("{:.4}", label.score), text]
-                });
-                rows.collect()
-            },
+            label_rows,
         )
     }
+}
+
+/// A row a class, the first with what was classified.
+fn label_rows(text: &str, labels: Vec<Label>) -> Vec<Vec<String>> {
+    let rows = labels.into_iter().enumerate().map(|(index, label)| {
+        let text = if index == 0 {
+            excerpt(text)
+        } else {
+            String::new()
+        };
+        vec![label.name, format!("{:.4}", label.score), text]
+    });
+    rows.collect()
 }
 
 #[derive(Args)]
@@ -385,15 +402,94 @@ impl Embed {
         self.common.answer(
             |texts| Ok(task.run_batch(texts)?),
             |embedding| Embedded { embedding },
-            |text, vector| {
-                let shown: Vec<String> = vector
-                    .iter()
-                    .take(4)
-                    .map(|value| format!("{value:+.4}"))
-                    .collect();
-                let size = format!("{} values", vector.len());
-                vec![vec![size, format!("{} …", shown.join(" ")), excerpt(text)]]
+            vector_rows,
+        )
+    }
+}
+
+/// One row: how long the vector is, how it begins, and what it is of.
+fn vector_rows(text: &str, vector: Vec<f32>) -> Vec<Vec<String>> {
+    let shown = vector.iter().take(4).map(|value| format!("{value:+.4}"));
+    let shown: Vec<String> = shown.collect();
+    let size = format!("{} values", vector.len());
+    vec![vec![size, format!("{} …", shown.join(" ")), excerpt(text)]]
+}
+
+/// What every image task takes beside [`Common`].
+#[derive(Args)]
+struct Preset {
+    /// For weights without a config.json, the model's name in another library: torchvision/resnet50,
+    /// timm/vit_base_patch16_224, cifar/resnet20, …
+    #[arg(long, value_name = "NAME")]
+    architecture: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Recognize {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    preset: Preset,
+    /// How many classes to show at most; 0 for all
+    #[arg(long, default_value_t = 5)]
+    top_k: usize,
+    /// How logits become scores; by default what the model was trained with
+    #[arg(long, value_enum)]
+    function: Option<Function>,
+}
+
+impl Recognize {
+    fn run(self) -> Result<(), Failure> {
+        let device = self.common.open()?;
+        let options = ImageClassificationOptions {
+            top_k: (self.top_k > 0).then_some(self.top_k),
+            function: self.function.map(Function::of_task),
+        };
+        let model = &self.common.model;
+        let task = match &self.preset.architecture {
+            Some(name) => ImageClassification::open_as(model, name, &device)?,
+            None => ImageClassification::open(model, &device)?,
+        };
+        let task = task.with_options(options);
+        let several = self.top_k != 1;
+        self.common.answer(
+            |paths| Ok(task.run_batch(paths)?),
+            |labels| Classified {
+                best: labels.first().cloned(),
+                labels: if several { labels } else { Vec::new() },
             },
+            label_rows,
+        )
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct EmbedImage {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    preset: Preset,
+    /// Scale vectors to length 1
+    #[arg(long)]
+    normalize: bool,
+}
+
+impl EmbedImage {
+    fn run(self) -> Result<(), Failure> {
+        let device = self.common.open()?;
+        let options = ImageEmbeddingOptions {
+            normalize: self.normalize,
+        };
+        let model = &self.common.model;
+        let task = match &self.preset.architecture {
+            Some(name) => ImageEmbedding::open_as(model, name, &device)?,
+            None => ImageEmbedding::open(model, &device)?,
+        };
+        let task = task.with_options(options);
+        self.common.answer(
+            |paths| Ok(task.run_batch(paths)?),
+            |embedding| Embedded { embedding },
+            vector_rows,
         )
     }
 }

@@ -107,6 +107,52 @@ fn every_task_prints_objects() {
 }
 
 #[test]
+fn image_tasks_take_paths() {
+    let directory = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        let from = fixture("vit/image-classification").join(file);
+        fs::copy(from, directory.path().join(file)).unwrap();
+    }
+    let processor = r#"{"image_processor_type": "ViTImageProcessor", "size": 24}"#;
+    let path = directory.path().join("preprocessor_config.json");
+    fs::write(path, processor).unwrap();
+    let model = directory.path().to_str().unwrap();
+    let files = ["rgb.png", "444.jpg", "lossy.webp"].map(|name| fixture("images/files").join(name));
+    let files = files.map(|path| path.to_str().unwrap().to_owned());
+    let run = ["run", "image-classification", "--model", model, "--json"];
+    let single = objects(&[&run[..], &[&files[1]]].concat(), "");
+    assert_eq!(single[0]["labels"].as_array().unwrap().len(), 5);
+    let lines = objects(&run, &files.join("\n"));
+    assert_eq!(lines.len(), 3);
+    assert_eq!(lines[1]["label"], single[0]["label"]);
+    let best = objects(&[&run[..], &["--top-k", "1", &files[0]]].concat(), "");
+    assert!(best[0]["label"].is_string() && best[0].get("labels").is_none());
+    let run = [
+        "run",
+        "image-embedding",
+        "--model",
+        model,
+        "--json",
+        &files[2],
+    ];
+    let vector = objects(&run, "");
+    assert_eq!(vector[0]["embedding"].as_array().unwrap().len(), 12);
+
+    let run = ["run", "image-classification", "--model", model];
+    let text = fails(&[&run[..], &["/no/such/picture.png"]].concat(), b"");
+    assert!(text.contains("/no/such/picture.png"), "{text}");
+    let config = directory.path().join("config.json");
+    let text = fails(&[&run[..], &[config.to_str().unwrap()]].concat(), b"");
+    assert!(text.contains("config.json: not a picture"), "{text}");
+    let preset = ["--architecture", "torchvision/resnet18", &files[0]];
+    let text = fails(&[&run[..], &preset].concat(), b"");
+    assert!(
+        text.contains("not the weights of ResNetForImageClassification"),
+        "{text}"
+    );
+}
+
+#[test]
 fn tables_are_for_people() {
     let model = fixture("text_tasks/text-classification");
     let run = [
@@ -132,12 +178,17 @@ fn tables_are_for_people() {
 #[test]
 fn forward_gives_the_tensors_of_the_reference() {
     for case in [
-        "model",
-        "pretraining",
-        "multiple-choice",
-        "question-answering",
+        "bert/model",
+        "bert/pretraining",
+        "bert/multiple-choice",
+        "bert/question-answering",
+        "resnet/backbone-features",
+        "resnet/timm-d-bottleneck",
+        "vit/masked-image-modeling",
+        "vit/interpolate-larger",
+        "vit/torchvision",
     ] {
-        let case = fixture(&format!("bert/{case}"));
+        let case = fixture(case);
         let directory = tempfile::tempdir().unwrap();
         let golden = fs::read(case.join("golden.safetensors")).unwrap();
         let golden = safetensors::SafeTensors::deserialize(&golden).unwrap();

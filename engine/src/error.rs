@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use salamander_models::processing::image::ImageError;
 use salamander_models::processing::text::TextError;
 use salamander_models::{ConfigError, InputError, LoadError};
 
@@ -59,6 +60,14 @@ pub enum Error {
     /// The text cannot be encoded.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// A picture cannot be read or prepared.
+    #[error("{name}: {source}")]
+    Image {
+        /// The file, or which picture of a batch, counted from 0.
+        name: String,
+        /// What is wrong with it.
+        source: ImageError,
+    },
     /// The model cannot take an input.
     #[error(transparent)]
     Input(#[from] InputError),

@@ -5,7 +5,8 @@ use burn::tensor::TensorData;
 use salamander_importers::{Checkpoint, safetensors};
 use salamander_models::{Inputs, Model, open_class};
 
-use crate::{Device, Error, ModelDir};
+use crate::source::Source;
+use crate::{Device, Error};
 
 /// A network without pre- and post-processing: named tensors in, named tensors out.
 ///
@@ -20,6 +21,9 @@ pub struct Network {
 impl Network {
     /// Opens the class that `config.json` names first in `architectures`, or `class` instead of it.
     ///
+    /// A `class` with a slash is the name by which another library knows the model, and weights need no
+    /// configuration then: `torchvision/resnet50`, `timm/vit_base_patch16_224`, …
+    ///
     /// # Errors
     /// The model cannot be found, read or honoured, or has no such class.
     pub fn open(
@@ -27,11 +31,13 @@ impl Network {
         class: Option<&str>,
         device: &Device,
     ) -> Result<Self, Error> {
-        let directory = ModelDir::find(model)?;
-        let config = directory.config()?;
-        let checkpoint = directory.checkpoint()?;
-        let (class, model) = open_class(&config, class, &checkpoint, device.burn())
-            .map_err(Error::load(directory.path()))?;
+        let (preset, class) = match class {
+            Some(name) if name.contains('/') => (Some(name), None),
+            class => (None, class),
+        };
+        let source = Source::open(model.as_ref(), preset)?;
+        let (class, model) = open_class(&source.config, class, &source.checkpoint, device.burn())
+            .map_err(Error::load(source.directory.path()))?;
         Ok(Self {
             model,
             class,

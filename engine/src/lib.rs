@@ -8,6 +8,7 @@ mod error;
 mod forward;
 mod inspect;
 mod model_dir;
+mod source;
 pub mod tasks;
 
 pub use device::{Device, DeviceError};

@@ -1,9 +1,11 @@
 use salamander_importers::{FormatError, KeyReport};
 
-/// A value of `config.json` that cannot be honoured.
+/// A value of `config.json`, or of another file of settings, that cannot be honoured.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("config.json: `{field}`: {reason}")]
+#[error("{file}: `{field}`: {reason}")]
 pub struct ConfigError {
+    /// The file's name.
+    pub file: &'static str,
     /// The field, dotted where it is nested.
     pub field: String,
     /// What is wrong with its value, and what would be right.
@@ -11,9 +13,15 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// A refusal of `field`.
+    /// A refusal of the field of `config.json`.
     pub fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::within("config.json", field, reason)
+    }
+
+    /// A refusal of the field of another file.
+    pub fn within(file: &'static str, field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
+            file,
             field: field.into(),
             reason: reason.into(),
         }

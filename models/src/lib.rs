@@ -13,6 +13,7 @@ mod preset;
 pub mod processing;
 pub mod resnet;
 mod tensors;
+pub mod vit;
 pub mod whisper;
 
 pub use architecture::{Architecture, Class, Forecasts, Load, Model, Task, find, open, open_class};
@@ -26,5 +27,6 @@ pub const ARCHITECTURES: &[Architecture] = &[
     bert::ARCHITECTURE,
     patchtst::ARCHITECTURE,
     resnet::ARCHITECTURE,
+    vit::ARCHITECTURE,
     whisper::ARCHITECTURE,
 ];

@@ -31,6 +31,11 @@ pub fn find_preset(name: &str, checkpoint: &Checkpoint) -> Result<Preset, Config
             let classifier = keys.find_map(|key| checkpoint.get(key));
             if let Some(classes) = classifier.and_then(|entry| entry.shape.first()) {
                 preset.config["num_labels"] = json!(classes);
+                let names = preset.config.get("id2label").and_then(Value::as_object);
+                // Fine-tuned for other classes, whose names nobody knows.
+                if names.is_some_and(|names| names.len() != *classes) {
+                    preset.config["id2label"] = Value::Null;
+                }
             }
             return Ok(preset);
         }

@@ -4,6 +4,9 @@
 
 mod batch;
 mod fill_mask;
+mod image_classification;
+mod image_embedding;
+mod pictures;
 mod question_answering;
 mod scores;
 mod text_classification;
@@ -12,6 +15,9 @@ mod token_classification;
 
 pub use batch::TextInput;
 pub use fill_mask::{Fill, FillMask, FillMaskOptions};
+pub use image_classification::{ImageClassification, ImageClassificationOptions};
+pub use image_embedding::{ImageEmbedding, ImageEmbeddingOptions};
+pub use pictures::ImageInput;
 pub use question_answering::{Answer, QuestionAnswering, QuestionAnsweringOptions};
 pub use text_classification::{
     ClassificationFunction, Label, TextClassification, TextClassificationOptions,

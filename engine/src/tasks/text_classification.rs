@@ -141,7 +141,7 @@ impl TextClassification {
 }
 
 /// What the model was trained with.
-fn function(config: &PretrainedConfig, classes: usize) -> ClassificationFunction {
+pub(super) fn function(config: &PretrainedConfig, classes: usize) -> ClassificationFunction {
     match config.problem_type.as_deref() {
         Some("regression") => ClassificationFunction::None,
         Some("multi_label_classification") => ClassificationFunction::Sigmoid,

@@ -92,7 +92,7 @@ pub(super) fn presets() -> Vec<Preset> {
                 "layer_type": "basic",
                 "stem_type": "cifar",
                 "zero_padded_shortcut": true,
-                "num_labels": 10,
+                "id2label": cifar_classes(),
             }),
             processor: json!({
                 "image_processor_type": crate::processing::image::TORCHVISION_TRANSFORMS,
@@ -105,6 +105,25 @@ pub(super) fn presets() -> Vec<Preset> {
         });
     }
     presets
+}
+
+/// The classes of CIFAR-10.
+fn cifar_classes() -> Value {
+    const NAMES: [&str; 10] = [
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    ];
+    let classes = NAMES.iter().enumerate();
+    let classes = classes.map(|(index, name)| (index.to_string(), json!(name)));
+    Value::Object(classes.collect())
 }
 
 fn config(depths: &[usize], bottleneck: bool) -> Value {

@@ -1,0 +1,64 @@
+use std::path::Path;
+
+use salamander_importers::Checkpoint;
+use salamander_models::{Preset, find_preset, timm_preset};
+use serde_json::Value;
+
+use crate::{Error, ModelDir};
+
+/// What a model is opened from.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) directory: ModelDir,
+    pub(crate) config: Value,
+    /// How pictures are prepared, where a file or a preset says it.
+    pub(crate) processor: Option<Value>,
+    pub(crate) checkpoint: Checkpoint,
+}
+
+impl Source {
+    /// Opens a model directory or hub id with its configuration, timm's too; or with a preset's, and then a
+    /// weight file alone as well.
+    pub(crate) fn open(model: &Path, preset: Option<&str>) -> Result<Self, Error> {
+        let (directory, checkpoint) = match preset {
+            Some(_) if model.is_file() => {
+                let parent = model.parent().filter(|path| !path.as_os_str().is_empty());
+                let directory = ModelDir::find(parent.unwrap_or(Path::new(".")))?;
+                (directory, Checkpoint::open(model)?)
+            }
+            _ => {
+                let directory = ModelDir::find(model)?;
+                let checkpoint = directory.checkpoint()?;
+                (directory, checkpoint)
+            }
+        };
+        let refuse = Error::config(directory.path());
+        let (config, preset) = match preset {
+            Some(name) => {
+                let preset = find_preset(name, &checkpoint).map_err(refuse)?;
+                (None, Some(preset))
+            }
+            None => {
+                let config = directory.config()?;
+                let preset = timm_preset(&config, &checkpoint).transpose();
+                (Some(config), preset.map_err(refuse)?)
+            }
+        };
+        let (config, processor) = match (config, preset) {
+            (
+                _,
+                Some(Preset {
+                    config, processor, ..
+                }),
+            ) => (config, Some(processor)),
+            (config, None) => (config.unwrap_or(Value::Null), None),
+        };
+        let own = directory.json("preprocessor_config.json")?;
+        Ok(Self {
+            processor: own.or(processor),
+            directory,
+            config,
+            checkpoint,
+        })
+    }
+}

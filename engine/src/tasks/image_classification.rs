@@ -1,0 +1,126 @@
+use std::path::Path;
+
+use salamander_models::Task;
+
+use super::batch::{Ordered, Rows};
+use super::pictures::{ImageInput, ImageModel};
+use super::scores::{sigmoid, softmax, top};
+use super::text_classification::{ClassificationFunction, Label, function};
+use crate::{Device, Error};
+
+/// Options of [`ImageClassification`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageClassificationOptions {
+    /// How many classes an answer has at most; all of them by default.
+    pub top_k: Option<usize>,
+    /// How logits become scores; by default what the model's `problem_type` and number of classes say.
+    pub function: Option<ClassificationFunction>,
+}
+
+/// Says what a picture shows.
+///
+/// Reference: `ImageClassificationPipeline` of transformers 5.23.
+#[derive(Debug, Clone)]
+pub struct ImageClassification {
+    model: ImageModel,
+    labels: Vec<String>,
+    function: ClassificationFunction,
+    options: ImageClassificationOptions,
+}
+
+impl ImageClassification {
+    /// Opens a model directory, or a hub id.
+    ///
+    /// # Errors
+    /// The model cannot be found, read or honoured, or is no image classifier.
+    pub fn open(model: impl AsRef<Path>, device: &Device) -> Result<Self, Error> {
+        Self::new(model.as_ref(), None, device)
+    }
+
+    /// Opens weights without a configuration, a file or a directory, as the model that another library
+    /// knows by the name `architecture`: `torchvision/resnet50`, `timm/vit_base_patch16_224`,
+    /// `cifar/resnet20`, …
+    ///
+    /// # Errors
+    /// There is no such name, or the weights are not that model's.
+    pub fn open_as(
+        model: impl AsRef<Path>,
+        architecture: &str,
+        device: &Device,
+    ) -> Result<Self, Error> {
+        Self::new(model.as_ref(), Some(architecture), device)
+    }
+
+    fn new(model: &Path, preset: Option<&str>, device: &Device) -> Result<Self, Error> {
+        let task = Task::ImageClassification;
+        let (model, config) = ImageModel::open(model, preset, task, device)?;
+        let labels = config.labels();
+        Ok(Self {
+            model,
+            function: function(&config, labels.len()),
+            labels,
+            options: ImageClassificationOptions::default(),
+        })
+    }
+
+    /// The same model with other options.
+    #[must_use]
+    pub fn with_options(mut self, options: ImageClassificationOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// The names of all classes.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// The device that runs it.
+    pub fn device(&self) -> &Device {
+        &self.model.device
+    }
+
+    /// Classifies a picture; the likeliest class comes first.
+    ///
+    /// # Errors
+    /// The picture cannot be read.
+    pub fn run<'a>(&self, input: impl Into<ImageInput<'a>>) -> Result<Vec<Label>, Error> {
+        Ok(self.run_batch([input])?.swap_remove(0))
+    }
+
+    /// Classifies many pictures; the answers come in their order.
+    ///
+    /// # Errors
+    /// A picture cannot be read.
+    pub fn run_batch<'a, I>(&self, inputs: I) -> Result<Vec<Vec<Label>>, Error>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput<'a>>,
+    {
+        let inputs: Vec<ImageInput<'a>> = inputs.into_iter().map(Into::into).collect();
+        let mut answers = Ordered::new(inputs.len());
+        self.model.forward(&inputs, |batch, mut outputs| {
+            let mut logits = Rows::take(&mut outputs, "logits", batch.len())?;
+            for (row, &index) in batch.iter().enumerate() {
+                answers.put(index, self.answer(logits.row(row)));
+            }
+            Ok(())
+        })?;
+        Ok(answers.finish())
+    }
+
+    fn answer(&self, logits: &mut [f32]) -> Vec<Label> {
+        match self.options.function.unwrap_or(self.function) {
+            ClassificationFunction::Softmax => softmax(logits),
+            ClassificationFunction::Sigmoid => sigmoid(logits),
+            ClassificationFunction::None => {}
+        }
+        let count = self.options.top_k.unwrap_or(usize::MAX);
+        let best = top(logits, count).into_iter();
+        best.map(|class| Label {
+            name: self.labels[class].clone(),
+            score: logits[class],
+        })
+        .collect()
+    }
+}

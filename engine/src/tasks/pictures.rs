@@ -1,0 +1,159 @@
+//! What every image task shares: a processor, a network, and batches of one size.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::TensorData;
+use salamander_models::processing::image::{Image, ImageProcessor, Pixels};
+use salamander_models::{Inputs, Model, Outputs, PretrainedConfig, Task, open};
+
+use crate::source::Source;
+use crate::{Device, Error};
+
+/// A picture: a file, a file's bytes, or one that is decoded already.
+#[derive(Debug, Clone, Copy)]
+pub enum ImageInput<'a> {
+    /// The path of a PNG, JPEG, WebP, GIF, BMP or TIFF file.
+    Path(&'a Path),
+    /// The bytes of such a file.
+    Bytes(&'a [u8]),
+    /// A decoded picture.
+    Image(&'a Image),
+}
+
+impl<'a> From<&'a Path> for ImageInput<'a> {
+    fn from(path: &'a Path) -> Self {
+        Self::Path(path)
+    }
+}
+
+impl<'a> From<&'a PathBuf> for ImageInput<'a> {
+    fn from(path: &'a PathBuf) -> Self {
+        Self::Path(path)
+    }
+}
+
+impl<'a> From<&'a str> for ImageInput<'a> {
+    fn from(path: &'a str) -> Self {
+        Self::Path(Path::new(path))
+    }
+}
+
+impl<'a> From<&'a String> for ImageInput<'a> {
+    fn from(path: &'a String) -> Self {
+        Self::Path(Path::new(path))
+    }
+}
+
+impl<'a> From<&'a [u8]> for ImageInput<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for ImageInput<'a> {
+    fn from(bytes: &'a Vec<u8>) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl<'a> From<&'a Image> for ImageInput<'a> {
+    fn from(image: &'a Image) -> Self {
+        Self::Image(image)
+    }
+}
+
+/// How many pictures are decoded and run together: enough to keep two cores busy, few enough that their
+/// pixels and features stay small beside the weights.
+const BATCH: usize = 8;
+
+/// A processor and a network.
+#[derive(Debug, Clone)]
+pub(super) struct ImageModel {
+    model: Arc<dyn Model>,
+    processor: Arc<ImageProcessor>,
+    pub(super) device: Device,
+}
+
+impl ImageModel {
+    /// Opens the class of a model that serves `task`; by the preset of that name, if there is one.
+    pub(super) fn open(
+        model: &Path,
+        preset: Option<&str>,
+        task: Task,
+        device: &Device,
+    ) -> Result<(Self, PretrainedConfig), Error> {
+        let source = Source::open(model, preset)?;
+        let directory = source.directory;
+        let common = directory.common_config(&source.config)?;
+        let processor = source.processor.ok_or_else(|| Error::NotFound {
+            model: directory.path().display().to_string(),
+            reason: "has no preprocessor_config.json, which says how pictures are prepared"
+                .to_owned(),
+        })?;
+        let processor =
+            ImageProcessor::parse(&processor).map_err(Error::config(directory.path()))?;
+        let model = open(&source.config, task, &source.checkpoint, device.burn())
+            .map_err(Error::load(directory.path()))?;
+        let image_model = Self {
+            model: model.into(),
+            processor: Arc::new(processor),
+            device: device.clone(),
+        };
+        Ok((image_model, common))
+    }
+
+    /// Runs the network over all pictures, and hands each batch's outputs over with the indices of its
+    /// pictures.
+    pub(super) fn forward(
+        &self,
+        inputs: &[ImageInput<'_>],
+        mut take: impl FnMut(&[usize], Outputs) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for (chunk, inputs) in inputs.chunks(BATCH).enumerate() {
+            let indices = chunk * BATCH..;
+            let prepared = indices.zip(inputs).map(|(index, input)| {
+                let pixels = self.prepare(index, *input)?;
+                Ok((index, pixels))
+            });
+            let mut rest: Vec<(usize, Pixels)> = prepared.collect::<Result<_, Error>>()?;
+            // Pictures that are not cropped may keep their proportions.
+            while let Some((_, first)) = rest.first() {
+                let size = (first.height, first.width);
+                let (batch, later): (Vec<_>, Vec<_>) = rest
+                    .into_iter()
+                    .partition(|(_, pixels)| (pixels.height, pixels.width) == size);
+                let indices: Vec<usize> = batch.iter().map(|(index, _)| *index).collect();
+                let values: Vec<f32> = batch.into_iter().flat_map(|(_, p)| p.values).collect();
+                let data = TensorData::new(values, [indices.len(), 3, size.0, size.1]);
+                let inputs = Inputs::new().with("pixel_values", data);
+                take(&indices, self.model.forward(inputs)?)?;
+                rest = later;
+            }
+        }
+        Ok(())
+    }
+
+    fn prepare(&self, index: usize, input: ImageInput<'_>) -> Result<Pixels, Error> {
+        let refuse = |source| Error::Image {
+            name: match input {
+                ImageInput::Path(path) => path.display().to_string(),
+                _ => format!("picture {index}"),
+            },
+            source,
+        };
+        let image = match input {
+            ImageInput::Image(image) => Cow::Borrowed(image),
+            ImageInput::Bytes(bytes) => Cow::Owned(Image::decode(bytes).map_err(refuse)?),
+            ImageInput::Path(path) => {
+                let bytes = std::fs::read(path).map_err(|source| Error::Io {
+                    path: path.to_owned(),
+                    source,
+                })?;
+                Cow::Owned(Image::decode(&bytes).map_err(refuse)?)
+            }
+        };
+        self.processor.process(&image).map_err(refuse)
+    }
+}
