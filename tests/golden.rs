@@ -132,6 +132,11 @@ fn check(architecture: &str) {
 }
 
 #[test]
+fn patchtst() {
+    check("patchtst");
+}
+
+#[test]
 fn bert() {
     check("bert");
 }

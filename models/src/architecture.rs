@@ -4,6 +4,7 @@ use burn::tensor::Device;
 use salamander_importers::Checkpoint;
 use serde_json::Value;
 
+use crate::processing::distribution::Family;
 use crate::{ARCHITECTURES, ConfigError, InputError, Inputs, LoadError, Outputs, PretrainedConfig};
 
 /// What an application wants of a model.
@@ -20,6 +21,8 @@ pub enum Task {
     QuestionAnswering,
     /// A text's vector.
     TextEmbedding,
+    /// How series go on.
+    Forecast,
 }
 
 impl fmt::Display for Task {
@@ -30,6 +33,7 @@ impl fmt::Display for Task {
             Task::FillMask => "fill-mask",
             Task::QuestionAnswering => "question-answering",
             Task::TextEmbedding => "text-embedding",
+            Task::Forecast => "forecast",
         })
     }
 }
@@ -80,6 +84,24 @@ pub trait Model: fmt::Debug + Send + Sync {
     fn max_length(&self) -> Option<usize> {
         None
     }
+
+    /// What it forecasts, if it forecasts series.
+    fn forecasts(&self) -> Option<Forecasts> {
+        None
+    }
+}
+
+/// What a model that forecasts series takes and gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forecasts {
+    /// The number of past steps that it takes.
+    pub context: usize,
+    /// The number of steps that it forecasts at once.
+    pub horizon: usize,
+    /// The number of series that it takes, if that is fixed.
+    pub channels: Option<usize>,
+    /// The distribution whose parameters it gives for each value; without one it gives the value.
+    pub family: Option<Family>,
 }
 
 /// The architecture that a configuration names by its `model_type`, or by a class in `architectures`.
@@ -154,7 +176,11 @@ pub fn open_class(
     checkpoint: &Checkpoint,
     device: &Device,
 ) -> Result<(&'static str, Box<dyn Model>), LoadError> {
-    let common = PretrainedConfig::parse(config)?;
+    let mut common = PretrainedConfig::parse(config)?;
+    if common.model_type.is_none() {
+        // Without a configuration the class says which architecture is meant.
+        common.architectures.extend(class.map(str::to_owned));
+    }
     let architecture = find(&common)?;
     let name = class.or(common.architectures.first().map(|name| &name[..]));
     let class = match name {

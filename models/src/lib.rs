@@ -8,13 +8,14 @@ pub mod bert;
 pub mod blocks;
 mod config;
 mod error;
+pub mod patchtst;
 pub mod processing;
 mod tensors;
 
-pub use architecture::{Architecture, Class, Load, Model, Task, find, open, open_class};
+pub use architecture::{Architecture, Class, Forecasts, Load, Model, Task, find, open, open_class};
 pub use config::PretrainedConfig;
 pub use error::{ConfigError, InputError, LoadError};
 pub use tensors::{Inputs, Outputs, Value};
 
 /// Every architecture of the zoo.
-pub const ARCHITECTURES: &[Architecture] = &[bert::ARCHITECTURE];
+pub const ARCHITECTURES: &[Architecture] = &[bert::ARCHITECTURE, patchtst::ARCHITECTURE];

@@ -85,6 +85,23 @@ impl Inputs {
         Ok(Some(Tensor::from_data(data, device)))
     }
 
+    /// Removes the input `name` if it is there, as numbers of rank `D` on `device`, whatever their type;
+    /// `true` is 1.
+    ///
+    /// # Errors
+    /// It is there, but not of that rank.
+    pub fn numbers<const D: usize>(
+        &mut self,
+        name: &str,
+        device: &Device,
+    ) -> Result<Option<Tensor<D>>, InputError> {
+        if let Some(data) = self.0.remove(name) {
+            let data = data.convert_dtype(DType::F32);
+            self.0.insert(name.to_owned(), data);
+        }
+        self.floats(name, device)
+    }
+
     /// Ends the taking: whatever is left is an input that the model does not know.
     ///
     /// # Errors

@@ -1,0 +1,419 @@
+//! The trunk, top-down.
+//!
+//! Shapes: `b` windows in the batch, `t` steps of `c` series each, `n` patches of `p` steps, `s` states
+//! (the patches, and the class token), `d` the width.
+
+use burn::module::{Initializer, Module, Param};
+use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::tensor::module::attention;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Device, Tensor};
+
+use super::config::{NormType, PatchTstConfig, Scaling};
+use crate::ConfigError;
+use crate::blocks::{Activation, linear_rows};
+
+/// A window of the past on a device.
+#[derive(Debug, Clone)]
+pub struct Past {
+    /// `[b, t, c]`
+    pub values: Tensor<3>,
+    /// 1 where a value was observed, 0 where it is missing, `[b, t, c]`; without it all were observed.
+    pub observed: Option<Tensor<3>>,
+}
+
+/// A window of the past, brought to a common scale and cut into patches.
+#[derive(Debug, Clone)]
+pub struct Patched {
+    /// `[b, c, n, p]`
+    pub patches: Tensor<4>,
+    /// What was subtracted, `[b, 1, c]`.
+    pub loc: Tensor<3>,
+    /// What was divided by, `[b, 1, c]`.
+    pub scale: Tensor<3>,
+}
+
+/// The encoder, with what comes before it.
+#[derive(Module, Debug)]
+pub struct PatchTst {
+    /// One, or one a series.
+    embeddings: Vec<Linear>,
+    position_enc: Param<Tensor<2>>,
+    cls_token: Option<Param<Tensor<4>>>,
+    layers: Vec<Layer>,
+    #[module(skip)]
+    scaler: Scaler,
+    patch: usize,
+    stride: usize,
+}
+
+impl PatchTst {
+    /// An unfilled trunk.
+    ///
+    /// # Errors
+    /// The configuration cannot be honoured.
+    pub fn new(config: &PatchTstConfig, device: &Device) -> Result<Self, ConfigError> {
+        let width = config.d_model;
+        let embeddings = if config.share_embedding {
+            1
+        } else {
+            config.num_input_channels
+        };
+        let embedding = || LinearConfig::new(config.patch_length, width).init(device);
+        let layers = (0..config.num_hidden_layers).map(|_| Layer::new(config, device));
+        let zeros = Initializer::Zeros;
+        Ok(Self {
+            embeddings: (0..embeddings).map(|_| embedding()).collect(),
+            position_enc: zeros.init([config.states(), width], device),
+            cls_token: config
+                .use_cls_token
+                .then(|| zeros.init([1, 1, 1, width], device)),
+            layers: layers.collect::<Result<_, _>>()?,
+            scaler: Scaler::new(config),
+            patch: config.patch_length,
+            stride: config.patch_stride,
+        })
+    }
+
+    /// Scales a window and cuts it into patches.
+    ///
+    /// # Shapes
+    /// `[b, t, c]` → `[b, c, n, p]`, `[b, 1, c]`, `[b, 1, c]`
+    pub fn patch(&self, past: Past) -> Patched {
+        let (values, loc, scale) = self.scaler.forward(past);
+        let [_, steps, _] = values.dims();
+        // Steps that fill no patch are the oldest.
+        let unused = (steps - self.patch) % self.stride;
+        let series = values.swap_dims(1, 2).narrow(2, unused, steps - unused);
+        Patched {
+            patches: series.unfold(2, self.patch, self.stride),
+            loc,
+            scale,
+        }
+    }
+
+    /// The embedded patches and every layer's hidden states, in order.
+    ///
+    /// # Shapes
+    /// `[b, c, n, p]` → `layers + 1` times `[b, c, s, d]`
+    pub fn hidden_states(&self, patches: Tensor<4>) -> Vec<Tensor<4>> {
+        let mut states = vec![self.embed(patches)];
+        for layer in &self.layers {
+            let hidden = states[states.len() - 1].clone();
+            states.push(layer.forward(hidden));
+        }
+        states
+    }
+
+    /// The last layer's hidden states.
+    ///
+    /// # Shapes
+    /// `[b, c, n, p]` → `[b, c, s, d]`
+    pub fn forward(&self, patches: Tensor<4>) -> Tensor<4> {
+        let embedded = self.embed(patches);
+        let layers = self.layers.iter();
+        layers.fold(embedded, |hidden, layer| layer.forward(hidden))
+    }
+
+    /// # Shapes
+    /// `[b, c, n, p]` → `[b, c, s, d]`
+    fn embed(&self, patches: Tensor<4>) -> Tensor<4> {
+        let [batch, channels, count, length] = patches.dims();
+        let embed = |linear: &Linear, patches: Tensor<4>| {
+            let [batch, channels, _, _] = patches.dims();
+            let embedded = linear.forward(patches.reshape([batch * channels * count, length]));
+            let [_, width] = embedded.dims();
+            embedded.reshape([batch, channels, count, width])
+        };
+        let embedded = match &self.embeddings[..] {
+            [shared] => embed(shared, patches),
+            own => {
+                let own = own.iter().enumerate();
+                let series = own.map(|(c, linear)| embed(linear, patches.clone().narrow(1, c, 1)));
+                Tensor::cat(series.collect(), 1)
+            }
+        };
+        let positions = self.position_enc.val();
+        let [states, width] = positions.dims();
+        let Some(token) = &self.cls_token else {
+            return embedded + positions.reshape([1, 1, states, width]);
+        };
+        let first = positions.clone().narrow(0, 0, 1);
+        let token = token.val() + first.reshape([1, 1, 1, width]);
+        let rest = positions.narrow(0, 1, states - 1);
+        let embedded = embedded + rest.reshape([1, 1, states - 1, width]);
+        let token = token.expand([batch, channels, 1, width]);
+        Tensor::cat(vec![token, embedded], 2)
+    }
+}
+
+/// Brings windows to a common scale.
+#[derive(Debug, Clone, Copy)]
+struct Scaler {
+    scaling: Scaling,
+    minimum: f64,
+    unobserved: Option<f64>,
+}
+
+impl Scaler {
+    fn new(config: &PatchTstConfig) -> Self {
+        let (minimum, unobserved) = config.scale_limits();
+        Self {
+            scaling: config.scaling(),
+            minimum,
+            unobserved,
+        }
+    }
+
+    /// # Shapes
+    /// `[b, t, c]` → `[b, t, c]`, loc `[b, 1, c]`, scale `[b, 1, c]`
+    fn forward(&self, past: Past) -> (Tensor<3>, Tensor<3>, Tensor<3>) {
+        let Past { values, observed } = past;
+        let [batch, _, channels] = values.dims();
+        if self.scaling == Scaling::None {
+            let device = values.device();
+            let shape = [batch, 1, channels];
+            return (
+                values,
+                Tensor::zeros(shape, &device),
+                Tensor::ones(shape, &device),
+            );
+        }
+        let observed = observed.unwrap_or_else(|| values.ones_like());
+        let total = observed.clone().sum_dim(1);
+        let count = total.clone().clamp_min(1.0);
+        if self.scaling == Scaling::Std {
+            let loc = (values.clone() * observed.clone()).sum_dim(1) / count.clone();
+            let centred = values - loc.clone();
+            let variance = (centred.clone() * observed).square().sum_dim(1) / count;
+            let scale = (variance + self.minimum).sqrt();
+            return (centred / scale.clone(), loc, scale);
+        }
+        let sum = (values.clone() * observed).abs().sum_dim(1);
+        let scale = sum.clone() / count;
+        // A series without observations takes the scale of the others of its channel in the batch.
+        let fallback = match self.unobserved {
+            Some(scale) => sum.ones_like() * scale,
+            None => {
+                let total = total.clone().sum_dim(0).clamp_min(1.0);
+                (sum.sum_dim(0) / total).expand([batch, 1, channels])
+            }
+        };
+        let scale = scale.mask_where(total.lower_equal_elem(0.0), fallback);
+        let scale = scale.clamp_min(self.minimum);
+        (values / scale.clone(), scale.zeros_like(), scale)
+    }
+}
+
+#[derive(Module, Debug)]
+struct Layer {
+    attention: SelfAttention,
+    attention_norm: Norm,
+    /// After the same attention across series.
+    channel_norm: Option<Norm>,
+    mlp: Mlp,
+    mlp_norm: Norm,
+    pre_norm: bool,
+}
+
+impl Layer {
+    fn new(config: &PatchTstConfig, device: &Device) -> Result<Self, ConfigError> {
+        let norm = || Norm::new(config.norm()?, config.d_model, config.norm_eps, device);
+        Ok(Self {
+            attention: SelfAttention::new(config.d_model, config.num_attention_heads, device),
+            attention_norm: norm()?,
+            channel_norm: config.channel_attention.then(norm).transpose()?,
+            mlp: Mlp::new(
+                config.d_model,
+                config.ffn_dim,
+                config.bias,
+                config.activation()?,
+                device,
+            ),
+            mlp_norm: norm()?,
+            pre_norm: config.pre_norm,
+        })
+    }
+
+    /// # Shapes
+    /// `[b, c, s, d]` → the same
+    fn forward(&self, hidden: Tensor<4>) -> Tensor<4> {
+        let [batch, channels, states, width] = hidden.dims();
+        let attend = |rows: Tensor<3>| self.attention.forward(rows);
+        let rows = hidden.reshape([batch * channels, states, width]);
+        let mut rows = self.residual(&self.attention_norm, rows, attend);
+        if let Some(norm) = &self.channel_norm {
+            let across = rows
+                .reshape([batch, channels, states, width])
+                .swap_dims(1, 2);
+            let across = across.reshape([batch * states, channels, width]);
+            let across = self.residual(norm, across, attend);
+            let along = across
+                .reshape([batch, states, channels, width])
+                .swap_dims(1, 2);
+            rows = along.reshape([batch * channels, states, width]);
+        }
+        let rows = self.residual(&self.mlp_norm, rows, |rows| self.mlp.forward(rows));
+        rows.reshape([batch, channels, states, width])
+    }
+
+    fn residual(
+        &self,
+        norm: &Norm,
+        rows: Tensor<3>,
+        part: impl FnOnce(Tensor<3>) -> Tensor<3>,
+    ) -> Tensor<3> {
+        if self.pre_norm {
+            rows.clone() + part(norm.forward(rows))
+        } else {
+            norm.forward(rows.clone() + part(rows))
+        }
+    }
+}
+
+/// Attention among the rows of each sequence.
+#[derive(Module, Debug)]
+pub(super) struct SelfAttention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    heads: usize,
+}
+
+impl SelfAttention {
+    pub(super) fn new(width: usize, heads: usize, device: &Device) -> Self {
+        let linear = || LinearConfig::new(width, width).init(device);
+        Self {
+            query: linear(),
+            key: linear(),
+            value: linear(),
+            output: linear(),
+            heads,
+        }
+    }
+
+    /// Queries, keys and values by head, each `[rows, heads, s, d / heads]`.
+    pub(super) fn split(&self, rows: &Tensor<3>) -> [Tensor<4>; 3] {
+        let [batch, states, width] = rows.dims();
+        [&self.query, &self.key, &self.value].map(|projection| {
+            let projected = linear_rows(projection, rows.clone());
+            let heads = [batch, states, self.heads, width / self.heads];
+            projected.reshape(heads).swap_dims(1, 2)
+        })
+    }
+
+    /// # Shapes
+    /// `[rows, heads, s, d / heads]` → `[rows, s, d]`
+    pub(super) fn merge(&self, context: Tensor<4>) -> Tensor<3> {
+        let [batch, heads, states, width] = context.dims();
+        let rows = context
+            .swap_dims(1, 2)
+            .reshape([batch, states, heads * width]);
+        linear_rows(&self.output, rows)
+    }
+
+    /// # Shapes
+    /// `[rows, s, d]` → the same
+    pub(super) fn forward(&self, rows: Tensor<3>) -> Tensor<3> {
+        let [query, key, value] = self.split(&rows);
+        let options = AttentionModuleOptions::default();
+        self.merge(attention(query, key, value, None, None, options))
+    }
+}
+
+#[derive(Module, Debug)]
+pub(super) struct Mlp {
+    up: Linear,
+    down: Linear,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl Mlp {
+    pub(super) fn new(
+        width: usize,
+        inner: usize,
+        bias: bool,
+        activation: Activation,
+        device: &Device,
+    ) -> Self {
+        let linear = |from, to| LinearConfig::new(from, to).with_bias(bias).init(device);
+        Self {
+            up: linear(width, inner),
+            down: linear(inner, width),
+            activation,
+        }
+    }
+
+    /// # Shapes
+    /// `[rows, s, d]` → the same
+    pub(super) fn forward(&self, rows: Tensor<3>) -> Tensor<3> {
+        let inner = self.activation.forward(linear_rows(&self.up, rows));
+        linear_rows(&self.down, inner)
+    }
+}
+
+/// A norm over the width.
+#[derive(Module, Debug)]
+pub(super) enum Norm {
+    Batch(BatchNorm),
+    Layer(LayerNorm),
+}
+
+impl Norm {
+    pub(super) fn new(
+        kind: NormType,
+        width: usize,
+        epsilon: f64,
+        device: &Device,
+    ) -> Result<Self, ConfigError> {
+        Ok(match kind {
+            NormType::Batch => Norm::Batch(BatchNorm::new(width, epsilon, device)),
+            NormType::Layer => Norm::Layer(
+                LayerNormConfig::new(width)
+                    .with_epsilon(epsilon)
+                    .init(device),
+            ),
+        })
+    }
+
+    /// # Shapes
+    /// `[rows, s, d]` → the same
+    pub(super) fn forward(&self, rows: Tensor<3>) -> Tensor<3> {
+        match self {
+            Norm::Batch(norm) => norm.forward(rows),
+            Norm::Layer(norm) => norm.forward(rows),
+        }
+    }
+}
+
+/// A batch norm by its running statistics, over the last dimension.
+///
+/// Burn's own wants the width in the second dimension, which would take a copy there and back.
+#[derive(Module, Debug)]
+pub(super) struct BatchNorm {
+    weight: Param<Tensor<1>>,
+    bias: Param<Tensor<1>>,
+    running_mean: Param<Tensor<1>>,
+    running_var: Param<Tensor<1>>,
+    epsilon: f64,
+}
+
+impl BatchNorm {
+    fn new(width: usize, epsilon: f64, device: &Device) -> Self {
+        Self {
+            weight: Initializer::Ones.init([width], device),
+            bias: Initializer::Zeros.init([width], device),
+            running_mean: Initializer::Zeros.init([width], device),
+            running_var: Initializer::Ones.init([width], device),
+            epsilon,
+        }
+    }
+
+    fn forward(&self, rows: Tensor<3>) -> Tensor<3> {
+        let gain = self.weight.val() / (self.running_var.val() + self.epsilon).sqrt();
+        let shift = self.bias.val() - self.running_mean.val() * gain.clone();
+        rows * gain.unsqueeze::<3>() + shift.unsqueeze::<3>()
+    }
+}
