@@ -32,6 +32,8 @@ pub(crate) enum Run {
     /// Make a vector of a text
     #[command(visible_alias = "feature-extraction")]
     TextEmbedding(Embed),
+    /// Say how the time series of a CSV file go on
+    Forecast(crate::forecast::Forecast),
 }
 
 /// What every task takes.
@@ -57,6 +59,7 @@ impl Run {
             Run::FillMask(task) => task.run(),
             Run::QuestionAnswering(task) => task.run(),
             Run::TextEmbedding(task) => task.run(),
+            Run::Forecast(task) => task.run(),
         }
     }
 }

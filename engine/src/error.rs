@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use salamander_models::processing::series::SeriesError;
 use salamander_models::processing::text::TextError;
 use salamander_models::{ConfigError, InputError, LoadError};
 
@@ -59,6 +60,14 @@ pub enum Error {
     /// The text cannot be encoded.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// A file is no table of series.
+    #[error("{}: {source}", path.display())]
+    Series {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: SeriesError,
+    },
     /// The model cannot take an input.
     #[error(transparent)]
     Input(#[from] InputError),

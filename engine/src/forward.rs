@@ -28,7 +28,11 @@ impl Network {
         device: &Device,
     ) -> Result<Self, Error> {
         let directory = ModelDir::find(model)?;
-        let config = directory.config()?;
+        let config = match class {
+            // A class says what a configuration would.
+            Some(_) => directory.config_or_empty()?,
+            None => directory.config()?,
+        };
         let checkpoint = directory.checkpoint()?;
         let (class, model) = open_class(&config, class, &checkpoint, device.burn())
             .map_err(Error::load(directory.path()))?;

@@ -4,6 +4,7 @@
 
 mod batch;
 mod fill_mask;
+mod forecast;
 mod question_answering;
 mod scores;
 mod text_classification;
@@ -12,6 +13,7 @@ mod token_classification;
 
 pub use batch::TextInput;
 pub use fill_mask::{Fill, FillMask, FillMaskOptions};
+pub use forecast::{Forecast, ForecastOptions, Forecasted, Quantile, SeriesForecast};
 pub use question_answering::{Answer, QuestionAnswering, QuestionAnsweringOptions};
 pub use text_classification::{
     ClassificationFunction, Label, TextClassification, TextClassificationOptions,
@@ -20,3 +22,6 @@ pub use text_embedding::{Prompt, TextEmbedding, TextEmbeddingOptions};
 pub use token_classification::{
     Aggregation, Entity, TokenClassification, TokenClassificationOptions,
 };
+
+pub use salamander_models::Forecasts;
+pub use salamander_models::processing::series::{Table, TableOptions};

@@ -6,7 +6,8 @@
 //!   `patchtst/original` <https://github.com/yuqinie98/PatchTST/tree/204c21efe0b39603ad6e2ca640ef5896646ab1a9>
 //! - Checkpoints: Hugging Face's; the original repository's supervised ones, whose sizes are read from
 //!   names and shapes where no arguments are given
-//! - Masks that the reference draws at random are an input, `mask`, here
+//! - Refused: masks drawn at random, which are an input here, `mask`; scaling along another dimension
+//!   than time; individual heads of the original layout without the number of series
 //!
 //! [`PatchTstConfig`] → [`PatchTst`] (the trunk) → one struct a head; [`OriginalConfig`] → [`Original`].
 
@@ -127,6 +128,7 @@ impl Loader<'_> {
             horizon: config.prediction_length,
             channels: Some(config.num_input_channels),
             family: config.family()?,
+            missing: true,
         };
         Ok(Box::new(Served {
             module: load(module, self.class, map, self.checkpoint)?,
@@ -289,6 +291,7 @@ fn load_original(
             horizon: config.pred_len,
             channels: config.enc_in,
             family: None,
+            missing: false,
         },
         device: device.clone(),
     }))
