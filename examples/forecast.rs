@@ -217,7 +217,7 @@ fn draw_series(
         .configure_mesh()
         .light_line_style(TRANSPARENT)
         .bold_line_style(BLACK.mix(0.1))
-        .x_labels(6)
+        .x_labels(8)
         .y_labels(5)
         .x_label_formatter(&label)
         .label_style(("sans-serif", 15))
@@ -235,9 +235,19 @@ fn draw_series(
 
 /// A PNG of 8-bit RGB pixels.
 fn png(pixels: &[u8], width: u32, height: u32) -> Vec<u8> {
-    // Each row begins with its filter: none.
-    let rows = pixels.chunks(width as usize * 3);
-    let rows: Vec<u8> = rows.flat_map(|row| [&[0], row].concat()).collect();
+    // Each row begins with its filter: what differs from the row above, which is mostly nothing.
+    let size = width as usize * 3;
+    let mut rows = Vec::with_capacity(pixels.len() + height as usize);
+    for (index, row) in pixels.chunks(size).enumerate() {
+        rows.push(2);
+        match index.checked_sub(1) {
+            None => rows.extend(row),
+            Some(above) => {
+                let above = &pixels[above * size..][..size];
+                rows.extend(row.iter().zip(above).map(|(a, b)| a.wrapping_sub(*b)));
+            }
+        }
+    }
     let header = [
         &width.to_be_bytes()[..],
         &height.to_be_bytes(),
