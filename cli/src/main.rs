@@ -1,5 +1,6 @@
 //! The `salamander` command: parses arguments, prints, draws progress.
 
+mod forecast;
 mod forward;
 mod input;
 mod inspect;

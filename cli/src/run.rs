@@ -38,6 +38,8 @@ pub(crate) enum Run {
     /// Make a vector of a picture; each text is the path of a file
     #[command(visible_alias = "image-feature-extraction")]
     ImageEmbedding(EmbedImage),
+    /// Say how the time series of a CSV file go on
+    Forecast(crate::forecast::Forecast),
 }
 
 /// What every task takes.
@@ -65,6 +67,7 @@ impl Run {
             Run::TextEmbedding(task) => task.run(),
             Run::ImageClassification(task) => task.run(),
             Run::ImageEmbedding(task) => task.run(),
+            Run::Forecast(task) => task.run(),
         }
     }
 }

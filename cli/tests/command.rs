@@ -302,3 +302,68 @@ fn bad_input_is_an_error_that_says_where() {
     let text = fails(&arguments, b"");
     assert!(text.contains("input `input_ids`: is missing"), "{text}");
 }
+
+#[test]
+fn forecasts_go_on_from_a_table() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/forecast");
+    let sample = model.join("sample.csv");
+    let (model, sample) = (model.to_str().unwrap(), sample.to_str().unwrap());
+    let run = ["run", "forecast", "--model", model, "--horizon", "4"];
+    let arguments = [&run[..], &["--json", "--file", sample]].concat();
+    let steps = objects(&arguments, "");
+    assert_eq!(steps.len(), 4);
+    assert_eq!(steps[0]["timestamp"], "2024-01-31 00:00:00");
+    let temperature = &steps[3]["series"]["temperature"];
+    assert!(temperature["mean"].is_f64());
+    assert!(temperature["quantiles"]["0.9"].as_f64() > temperature["quantiles"]["0.1"].as_f64());
+    // The same from standard input.
+    let text = fs::read_to_string(sample).unwrap();
+    assert_eq!(objects(&[&run[..], &["--json"]].concat(), &text), steps);
+    let output = salamander(&run, text.as_bytes());
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(table.lines().count(), 5, "{table}");
+    assert!(
+        table.starts_with("date") && table.contains("temperature"),
+        "{table}"
+    );
+
+    let error = fails(&[&run[..], &["--column", "load"]].concat(), text.as_bytes());
+    assert!(
+        error.contains("standard input: has no column `load`; it has date, load_a"),
+        "{error}"
+    );
+    let two = ["--column", "load_a", "--column", "load_b"];
+    let error = fails(&[&run[..], &two].concat(), text.as_bytes());
+    assert!(
+        error.contains("has 2 series (load_a, load_b), the model takes 7"),
+        "{error}"
+    );
+    let error = fails(&run, b"a,b\n1,2\n3\n");
+    assert!(
+        error.contains("standard input: line 3 has 1 cells"),
+        "{error}"
+    );
+    let error = fails(&[&run[..], &["--quantile", "2"]].concat(), b"");
+    assert!(
+        error.contains("`quantiles`: 2 is not between 0 and 1"),
+        "{error}"
+    );
+}
+
+#[test]
+fn forward_needs_no_configuration_where_the_layout_is_named() {
+    let case = fixture("patchtst/original-default-from-shapes");
+    let directory = tempfile::tempdir().unwrap();
+    let weights = directory.path().join("model.safetensors");
+    fs::copy(case.join("model.safetensors"), &weights).unwrap();
+    let model = directory.path().to_str().unwrap();
+    let none = [
+        "forward", "--model", model, "--inputs", "x", "--output", "y",
+    ];
+    let error = fails(&none, b"");
+    assert!(error.contains("has no config.json"), "{error}");
+    let named = [&none[..], &["--architecture", "patchtst/original"]].concat();
+    // The model opens: what is missing is the input.
+    let error = fails(&named, b"");
+    assert!(error.starts_with("error: x: "), "{error}");
+}

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use salamander_models::processing::image::ImageError;
+use salamander_models::processing::series::SeriesError;
 use salamander_models::processing::text::TextError;
 use salamander_models::{ConfigError, InputError, LoadError};
 
@@ -67,6 +68,14 @@ pub enum Error {
         name: String,
         /// What is wrong with it.
         source: ImageError,
+    },
+    /// A file is no table of series.
+    #[error("{}: {source}", path.display())]
+    Series {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: SeriesError,
     },
     /// The model cannot take an input.
     #[error(transparent)]

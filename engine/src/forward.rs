@@ -3,7 +3,7 @@ use std::path::Path;
 
 use burn::tensor::TensorData;
 use salamander_importers::{Checkpoint, safetensors};
-use salamander_models::{Inputs, Model, open_class};
+use salamander_models::{ARCHITECTURES, Inputs, Model, open_class};
 
 use crate::source::Source;
 use crate::{Device, Error};
@@ -31,11 +31,16 @@ impl Network {
         class: Option<&str>,
         device: &Device,
     ) -> Result<Self, Error> {
+        // A name with a slash is a preset's, but for a class that is named so.
+        let is_class = |name: &str| {
+            let mut classes = ARCHITECTURES.iter().flat_map(|entry| entry.classes);
+            classes.any(|class| class.name == name)
+        };
         let (preset, class) = match class {
-            Some(name) if name.contains('/') => (Some(name), None),
+            Some(name) if name.contains('/') && !is_class(name) => (Some(name), None),
             class => (None, class),
         };
-        let source = Source::open(model.as_ref(), preset)?;
+        let source = Source::open(model.as_ref(), preset, class.is_some())?;
         let (class, model) = open_class(&source.config, class, &source.checkpoint, device.burn())
             .map_err(Error::load(source.directory.path()))?;
         Ok(Self {

@@ -75,6 +75,15 @@ impl ModelDir {
         })
     }
 
+    /// The parsed `config.json`, or an empty one where there is none, for what the checkpoint alone shows.
+    ///
+    /// # Errors
+    /// It is not valid JSON.
+    pub fn config_or_empty(&self) -> Result<Value, Error> {
+        let config = self.json("config.json")?;
+        Ok(config.unwrap_or_else(|| Value::Object(serde_json::Map::new())))
+    }
+
     /// The fields of `config.json` that every architecture has.
     ///
     /// # Errors

@@ -18,8 +18,12 @@ pub(crate) struct Source {
 
 impl Source {
     /// Opens a model directory or hub id with its configuration, timm's too; or with a preset's, and then a
-    /// weight file alone as well.
-    pub(crate) fn open(model: &Path, preset: Option<&str>) -> Result<Self, Error> {
+    /// weight file alone as well. Where a class is named, it says what a configuration would.
+    pub(crate) fn open(
+        model: &Path,
+        preset: Option<&str>,
+        class_named: bool,
+    ) -> Result<Self, Error> {
         let (directory, checkpoint) = match preset {
             Some(_) if model.is_file() => {
                 let parent = model.parent().filter(|path| !path.as_os_str().is_empty());
@@ -39,7 +43,11 @@ impl Source {
                 (None, Some(preset))
             }
             None => {
-                let config = directory.config()?;
+                let config = if class_named {
+                    directory.config_or_empty()?
+                } else {
+                    directory.config()?
+                };
                 let preset = timm_preset(&config, &checkpoint).transpose();
                 (Some(config), preset.map_err(refuse)?)
             }

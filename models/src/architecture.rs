@@ -115,6 +115,8 @@ pub struct Forecasts {
     pub channels: Option<usize>,
     /// The distribution whose parameters it gives for each value; without one it gives the value.
     pub family: Option<Family>,
+    /// Whether values may be missing, as the input `past_observed_mask` says.
+    pub missing: bool,
 }
 
 /// The architecture that a configuration names by its `model_type`, or by a class in `architectures`.

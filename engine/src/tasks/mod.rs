@@ -4,6 +4,7 @@
 
 mod batch;
 mod fill_mask;
+mod forecast;
 mod image_classification;
 mod image_embedding;
 mod pictures;
@@ -15,6 +16,7 @@ mod token_classification;
 
 pub use batch::TextInput;
 pub use fill_mask::{Fill, FillMask, FillMaskOptions};
+pub use forecast::{Forecast, ForecastOptions, Forecasted, Quantile, SeriesForecast};
 pub use image_classification::{ImageClassification, ImageClassificationOptions};
 pub use image_embedding::{ImageEmbedding, ImageEmbeddingOptions};
 pub use pictures::ImageInput;
@@ -26,3 +28,6 @@ pub use text_embedding::{Prompt, TextEmbedding, TextEmbeddingOptions};
 pub use token_classification::{
     Aggregation, Entity, TokenClassification, TokenClassificationOptions,
 };
+
+pub use salamander_models::Forecasts;
+pub use salamander_models::processing::series::{Table, TableOptions};

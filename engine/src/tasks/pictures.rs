@@ -84,7 +84,7 @@ impl ImageModel {
         task: Task,
         device: &Device,
     ) -> Result<(Self, PretrainedConfig), Error> {
-        let source = Source::open(model, preset)?;
+        let source = Source::open(model, preset, false)?;
         let directory = source.directory;
         let common = directory.common_config(&source.config)?;
         let processor = source.processor.ok_or_else(|| Error::NotFound {

@@ -6,7 +6,8 @@
 //!   `patchtst/original` <https://github.com/yuqinie98/PatchTST/tree/204c21efe0b39603ad6e2ca640ef5896646ab1a9>
 //! - Checkpoints: Hugging Face's; the original repository's supervised ones, whose sizes are read from
 //!   names and shapes where no arguments are given
-//! - Refused: drawing a mask at random; where the reference does, `mask` is an input here
+//! - Refused: masks drawn at random, which are an input here, `mask`; scaling along another dimension
+//!   than time; individual heads of the original layout without the number of series
 //!
 //! [`PatchTstConfig`] → [`PatchTst`] (the trunk) → one struct a head; [`OriginalConfig`] → [`Original`].
 
@@ -128,6 +129,7 @@ impl Loader<'_> {
             horizon: config.prediction_length,
             channels: Some(config.num_input_channels),
             family: config.family()?,
+            missing: true,
         };
         Ok(Box::new(Served {
             module: load(module, self.class, map, self.checkpoint)?,
@@ -290,6 +292,7 @@ fn load_original(
             horizon: config.pred_len,
             channels: config.enc_in,
             family: None,
+            missing: false,
         },
         device: device.clone(),
     }))

@@ -193,9 +193,21 @@ impl Distribution {
         }
     }
 
-    /// The value for a number that was drawn evenly from between 0 and 1.
-    pub fn sample(&self, uniform: f64) -> f64 {
-        self.quantile(uniform)
+    /// A value drawn from it, by two numbers that were drawn evenly from between 0 and 1.
+    ///
+    /// For Student's t by Bailey, *Polar generation of random variates with the t-distribution*, 1994.
+    pub fn sample(&self, uniforms: [f64; 2]) -> f64 {
+        // Neither end, where logarithms are infinite.
+        let [u, v] = uniforms.map(|uniform| uniform.clamp(1e-16, 1.0 - 1e-16));
+        let cosine = (std::f64::consts::TAU * v).cos();
+        match *self {
+            Distribution::StudentT { df, loc, scale } => {
+                let radius = (df * (u.powf(-2.0 / df) - 1.0)).sqrt();
+                loc + scale * radius * cosine
+            }
+            Distribution::Normal { loc, scale } => loc + scale * (-2.0 * u.ln()).sqrt() * cosine,
+            Distribution::NegativeBinomial { .. } => self.quantile(u),
+        }
     }
 }
 
@@ -290,6 +302,40 @@ mod tests {
                 (found - expected).abs() < 1e-8 * expected.abs().max(1.0),
                 "{distribution:?} at {p}: {found} for {expected}"
             );
+        }
+    }
+
+    #[test]
+    fn samples_are_spread_as_the_quantiles() {
+        for distribution in [
+            Distribution::StudentT {
+                df: 4.0,
+                loc: 1.0,
+                scale: 2.0,
+            },
+            Distribution::Normal {
+                loc: -1.0,
+                scale: 0.5,
+            },
+            Distribution::NegativeBinomial {
+                total_count: 5.0,
+                logits: 1.0,
+            },
+        ] {
+            let even = |index: usize| (index as f64 + 0.5) / 100.0;
+            let pairs = (0..10_000).map(|index| [even(index % 100), even(index / 100)]);
+            let mut samples: Vec<f64> = pairs.map(|pair| distribution.sample(pair)).collect();
+            samples.sort_by(f64::total_cmp);
+            for p in [0.1, 0.5, 0.9] {
+                let found = distribution.cdf(samples[(p * 10_000.0) as usize]);
+                let whole = matches!(distribution, Distribution::NegativeBinomial { .. });
+                // A count is a step of the distribution.
+                let slack = if whole { 0.1 } else { 0.01 };
+                assert!(
+                    (found - p).abs() < slack,
+                    "{distribution:?}: {found} for {p}"
+                );
+            }
         }
     }
 

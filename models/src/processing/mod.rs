@@ -2,4 +2,6 @@
 
 pub mod distribution;
 pub mod image;
+pub mod series;
 pub mod text;
+pub mod time;

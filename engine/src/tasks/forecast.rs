@@ -1,0 +1,555 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::TensorData;
+use salamander_models::processing::distribution::{Distribution, Family};
+use salamander_models::processing::series::{SeriesError, Table, TableOptions};
+use salamander_models::{Forecasts, Inputs, Model, Outputs, Task, open, open_class};
+use serde::Serialize;
+
+use crate::{Device, Error, ModelDir};
+
+/// Options of [`Forecast`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ForecastOptions {
+    /// The quantiles to give where the model gives distributions, each between 0 and 1.
+    pub quantiles: Vec<f64>,
+    /// How many paths a horizon beyond the model's own is followed by, where the model gives
+    /// distributions.
+    pub paths: usize,
+    /// Where the draws of those paths start; the same seed draws the same.
+    pub seed: u64,
+}
+
+impl Default for ForecastOptions {
+    fn default() -> Self {
+        Self {
+            quantiles: vec![0.1, 0.5, 0.9],
+            paths: 100,
+            seed: 0,
+        }
+    }
+}
+
+/// How the series of a table go on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Forecasted {
+    /// The timestamps of the steps, if the table has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestamps: Option<Vec<String>>,
+    /// A forecast of each series, in the order of the table.
+    pub series: Vec<SeriesForecast>,
+}
+
+/// How one series goes on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SeriesForecast {
+    /// The series' name.
+    pub name: String,
+    /// The expected value at each step.
+    pub mean: Vec<f32>,
+    /// The quantiles at each step, where the model gives distributions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quantiles: Vec<Quantile>,
+}
+
+/// The values that are not exceeded with a probability.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Quantile {
+    /// The probability.
+    pub probability: f64,
+    /// The value at each step.
+    pub values: Vec<f32>,
+}
+
+/// Says how time series go on.
+///
+/// The network sees the last [`Forecasts::context`] steps. A longer horizon than the network's own is
+/// rolled: what was forecast is taken for the past of the next stretch. Where the network gives
+/// distributions, several paths are drawn and followed, so that intervals widen as they should.
+///
+/// Reference: `PatchTSTForPrediction.generate` of transformers 5.23, which stops at the network's own
+/// horizon and gives samples.
+#[derive(Debug, Clone)]
+pub struct Forecast {
+    model: Arc<dyn Model>,
+    forecasts: Forecasts,
+    device: Device,
+    options: ForecastOptions,
+}
+
+/// The most windows that run together: enough to keep two cores busy.
+const BATCH: usize = 32;
+
+impl Forecast {
+    /// Opens a model directory, or a hub id.
+    ///
+    /// # Errors
+    /// The model cannot be found, read or honoured, or does not forecast.
+    pub fn open(model: impl AsRef<Path>, device: &Device) -> Result<Self, Error> {
+        let directory = ModelDir::find(model)?;
+        let config = directory.config()?;
+        let checkpoint = directory.checkpoint()?;
+        let model = open(&config, Task::Forecast, &checkpoint, device.burn())
+            .map_err(Error::load(directory.path()))?;
+        Self::serve(model, device)
+    }
+
+    /// Opens a directory as the reference class or layout `class`, for instance `patchtst/original`; it
+    /// needs no `config.json` if the checkpoint shows all there is to know.
+    ///
+    /// # Errors
+    /// As [`Forecast::open`].
+    pub fn open_as(model: impl AsRef<Path>, class: &str, device: &Device) -> Result<Self, Error> {
+        let directory = ModelDir::find(model)?;
+        let config = directory.config_or_empty()?;
+        let checkpoint = directory.checkpoint()?;
+        let (_, model) = open_class(&config, Some(class), &checkpoint, device.burn())
+            .map_err(Error::load(directory.path()))?;
+        Self::serve(model, device)
+    }
+
+    fn serve(model: Box<dyn Model>, device: &Device) -> Result<Self, Error> {
+        let forecasts = model.forecasts().ok_or_else(|| Error::Option {
+            name: "model",
+            reason: "is of a class that does not forecast".to_owned(),
+        })?;
+        Ok(Self {
+            model: model.into(),
+            forecasts,
+            device: device.clone(),
+            options: ForecastOptions::default(),
+        })
+    }
+
+    /// The same model with other options.
+    ///
+    /// # Errors
+    /// A quantile is not between 0 and 1, or there is no path.
+    pub fn with_options(mut self, options: ForecastOptions) -> Result<Self, Error> {
+        let inside = |p: &&f64| !(**p > 0.0 && **p < 1.0);
+        if let Some(p) = options.quantiles.iter().find(inside) {
+            let reason = format!("{p} is not between 0 and 1");
+            return Err(Error::Option {
+                name: "quantiles",
+                reason,
+            });
+        }
+        if options.paths == 0 {
+            return Err(Error::Option {
+                name: "paths",
+                reason: "0 paths lead nowhere; give at least 1".to_owned(),
+            });
+        }
+        self.options = options;
+        Ok(self)
+    }
+
+    /// What the network takes and gives.
+    pub fn forecasts(&self) -> Forecasts {
+        self.forecasts
+    }
+
+    /// The device that runs it.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Forecasts the `horizon` steps after a CSV file's last row, by the columns that `columns` names.
+    ///
+    /// # Errors
+    /// The file cannot be read or is no table of numbers, or as [`Forecast::run`].
+    pub fn run_csv(
+        &self,
+        path: &Path,
+        columns: &TableOptions,
+        horizon: usize,
+    ) -> Result<(Table, Forecasted), Error> {
+        let bytes = std::fs::read(path).map_err(|source| Error::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let table = |source: SeriesError| Error::Series {
+            path: path.to_owned(),
+            source,
+        };
+        let table = Table::parse(&bytes, columns).map_err(table)?;
+        let forecast = self.run(&table, horizon)?;
+        Ok((table, forecast))
+    }
+
+    /// Forecasts the `horizon` steps after a table's last row.
+    ///
+    /// # Errors
+    /// The table has too few rows or another number of series than the network, a series has no value at
+    /// all in the steps that count, or some are missing and the network cannot do without.
+    pub fn run(&self, table: &Table, horizon: usize) -> Result<Forecasted, Error> {
+        Ok(self.run_batch([table], horizon)?.swap_remove(0))
+    }
+
+    /// Forecasts many tables, each as [`Forecast::run`]; the answers come in their order.
+    ///
+    /// # Errors
+    /// As [`Forecast::run`].
+    pub fn run_batch<'a>(
+        &self,
+        tables: impl IntoIterator<Item = &'a Table>,
+        horizon: usize,
+    ) -> Result<Vec<Forecasted>, Error> {
+        if horizon == 0 {
+            return Err(Error::Option {
+                name: "horizon",
+                reason: "0 steps are no forecast; give at least 1".to_owned(),
+            });
+        }
+        let tables: Vec<&Table> = tables.into_iter().collect();
+        let windows = tables.iter().map(|table| self.window(table));
+        let windows: Vec<Vec<f32>> = windows.collect::<Result<_, _>>()?;
+        // Windows of equally many series run together.
+        let mut first: Vec<Option<Vec<Stretch>>> = vec![None; tables.len()];
+        for index in 0..tables.len() {
+            if first[index].is_some() {
+                continue;
+            }
+            let width = tables[index].names().len();
+            let alike =
+                |other: &usize| tables[*other].names().len() == width && first[*other].is_none();
+            let batch: Vec<usize> = (index..tables.len()).filter(alike).take(BATCH).collect();
+            let joined = batch.iter().map(|&index| &windows[index][..]);
+            let stretches = self.stretches(joined, width)?;
+            for (index, stretch) in batch.into_iter().zip(stretches) {
+                first[index] = Some(vec![stretch]);
+            }
+        }
+        let mut answers = Vec::with_capacity(tables.len());
+        for ((table, window), first) in tables.into_iter().zip(windows).zip(first) {
+            let width = table.names().len();
+            let stretch = first.into_iter().flatten().next().unwrap_or_default();
+            let steps = self.roll(window, stretch, width, horizon)?;
+            answers.push(self.answer(table, &steps, horizon));
+        }
+        Ok(answers)
+    }
+
+    /// The expected values after each of many windows of the past, without rolling.
+    ///
+    /// `past` is `[windows, context, series]` and the answer `[windows, horizon, series]`, both in
+    /// row-major order; NaN is a missing value.
+    ///
+    /// # Errors
+    /// The values are no whole number of windows, or some are missing and the network cannot do without.
+    pub fn means(&self, past: &[f32], series: usize) -> Result<Vec<f32>, Error> {
+        let size = self.forecasts.context * series;
+        if size == 0 || !past.len().is_multiple_of(size) {
+            let reason = format!("{} values are no windows of {size}", past.len());
+            return Err(Error::Option {
+                name: "past",
+                reason,
+            });
+        }
+        let mut means = Vec::new();
+        let windows: Vec<&[f32]> = past.chunks(size).collect();
+        for batch in windows.chunks(BATCH) {
+            for stretch in self.stretches(batch.iter().copied(), series)? {
+                means.extend(stretch.0.iter().map(|at| at.mean()));
+            }
+        }
+        Ok(means)
+    }
+
+    /// The steps of a table that the network sees.
+    fn window(&self, table: &Table) -> Result<Vec<f32>, Error> {
+        let refuse = |reason: String| Error::Option {
+            name: "table",
+            reason,
+        };
+        let names = table.names();
+        let Forecasts {
+            context, channels, ..
+        } = self.forecasts;
+        if names.is_empty() || channels.is_some_and(|channels| channels != names.len()) {
+            let needed = channels.map_or("at least 1".to_owned(), |c| c.to_string());
+            return Err(refuse(format!(
+                "has {} series ({}), the model takes {needed}; choose them by name",
+                names.len(),
+                names.join(", ")
+            )));
+        }
+        let window = table.last(context);
+        let steps = window.len() / names.len();
+        if steps < context {
+            return Err(refuse(format!(
+                "has {steps} rows, the model looks back on {context}"
+            )));
+        }
+        for (column, name) in names.iter().enumerate() {
+            let mut values = window.iter().skip(column).step_by(names.len());
+            if values.all(|value| value.is_nan()) {
+                return Err(refuse(format!(
+                    "has no value of `{name}` in its last {context} steps"
+                )));
+            }
+        }
+        if !self.forecasts.missing && window.iter().any(|value| value.is_nan()) {
+            return Err(refuse(format!(
+                "has missing values in its last {context} steps, which this model cannot take; fill \
+                 them in"
+            )));
+        }
+        Ok(window)
+    }
+
+    /// Runs windows of `width` series and gives what follows each.
+    fn stretches<'a>(
+        &self,
+        windows: impl IntoIterator<Item = &'a [f32]>,
+        width: usize,
+    ) -> Result<Vec<Stretch>, Error> {
+        let mut values = Vec::new();
+        for window in windows {
+            values.extend_from_slice(window);
+        }
+        let shape = [
+            values.len() / (self.forecasts.context * width),
+            self.forecasts.context,
+            width,
+        ];
+        let mut inputs = Inputs::new();
+        if values.iter().any(|value| value.is_nan()) {
+            let observed: Vec<f32> = values
+                .iter()
+                .map(|value| if value.is_nan() { 0.0 } else { 1.0 })
+                .collect();
+            inputs = inputs.with("past_observed_mask", TensorData::new(observed, shape));
+            // The reference's missing values are zeros.
+            for value in values.iter_mut().filter(|value| value.is_nan()) {
+                *value = 0.0;
+            }
+        }
+        let inputs = inputs.with("past_values", TensorData::new(values, shape));
+        let mut outputs = self.model.forward(inputs)?;
+        let Some(family) = self.forecasts.family else {
+            let values = take(&mut outputs, "prediction_outputs")?;
+            let size = self.forecasts.horizon * width;
+            let stretch = |values: &[f32]| Stretch(values.iter().map(|v| At::Value(*v)).collect());
+            return Ok(values.chunks(size).map(stretch).collect());
+        };
+        self.distributions(&mut outputs, family, shape[0], width)
+    }
+
+    fn distributions(
+        &self,
+        outputs: &mut Outputs,
+        family: Family,
+        windows: usize,
+        width: usize,
+    ) -> Result<Vec<Stretch>, Error> {
+        let names = [
+            "prediction_outputs.0",
+            "prediction_outputs.1",
+            "prediction_outputs.2",
+        ];
+        let names = &names[..family.parameters().len()];
+        let parameters: Vec<Vec<f32>> = names
+            .iter()
+            .map(|name| take(outputs, name))
+            .collect::<Result<_, _>>()?;
+        let (loc, scale) = (take(outputs, "loc")?, take(outputs, "scale")?);
+        let size = self.forecasts.horizon * width;
+        let stretch = |window: usize| {
+            let at = |index: usize| {
+                let of = |parameter: &Vec<f32>| f64::from(parameter[window * size + index]);
+                let parameters: Vec<f64> = parameters.iter().map(of).collect();
+                let series = window * width + index % width;
+                let (loc, scale) = (f64::from(loc[series]), f64::from(scale[series]));
+                match family.distribution(&parameters, loc, scale) {
+                    Some(distribution) => At::Distribution(distribution),
+                    None => At::Value(f32::NAN),
+                }
+            };
+            Stretch((0..size).map(at).collect())
+        };
+        Ok((0..windows).map(stretch).collect())
+    }
+
+    /// Goes on from the first stretch to the horizon: for each step and series what is known of it.
+    fn roll(
+        &self,
+        mut window: Vec<f32>,
+        first: Stretch,
+        width: usize,
+        horizon: usize,
+    ) -> Result<Vec<Known>, Error> {
+        let total = horizon * width;
+        let mut known: Vec<Known> = Vec::new();
+        let own = self.forecasts.horizon * width;
+        if total <= own {
+            known.extend(first.0.into_iter().take(total).map(Known::One));
+            return Ok(known);
+        }
+        if self.forecasts.family.is_none() {
+            let mut stretch = first;
+            loop {
+                window.extend(stretch.0.iter().map(At::mean));
+                window.drain(..window.len() - self.forecasts.context * width);
+                known.extend(stretch.0.into_iter().map(Known::One));
+                if known.len() >= total {
+                    known.truncate(total);
+                    return Ok(known);
+                }
+                stretch = self.stretches([&window[..]], width)?.swap_remove(0);
+            }
+        }
+        let mut draws = Draws(self.options.seed);
+        let mut stretches = vec![first; self.options.paths];
+        let mut windows = vec![window; self.options.paths];
+        while known.len() < total {
+            for (window, stretch) in windows.iter_mut().zip(&stretches) {
+                window.extend(stretch.0.iter().map(|at| at.sample(&mut draws)));
+                window.drain(..window.len() - self.forecasts.context * width);
+            }
+            if known.is_empty() {
+                // All paths share the first stretch.
+                let shared = stretches[0].0.iter();
+                known.extend(shared.map(|at| Known::One(*at)));
+            } else {
+                known.extend((0..own).map(|index| {
+                    let mean = stretches.iter().map(|stretch| stretch.0[index].mean());
+                    let mean = mean.map(f64::from).sum::<f64>() / stretches.len() as f64;
+                    // What the paths have just drawn stands at the end of their windows.
+                    let mut drawn: Vec<f32> = windows
+                        .iter()
+                        .map(|window| window[window.len() + index - own])
+                        .collect();
+                    drawn.sort_by(f32::total_cmp);
+                    Known::Many {
+                        mean: mean as f32,
+                        drawn,
+                    }
+                }));
+            }
+            if known.len() < total {
+                let mut next = Vec::with_capacity(windows.len());
+                for batch in windows.chunks(BATCH) {
+                    next.extend(self.stretches(batch.iter().map(|window| &window[..]), width)?);
+                }
+                stretches = next;
+            }
+        }
+        known.truncate(total);
+        Ok(known)
+    }
+
+    fn answer(&self, table: &Table, steps: &[Known], horizon: usize) -> Forecasted {
+        let width = table.names().len();
+        let quantiles: &[f64] = match self.forecasts.family {
+            Some(_) => &self.options.quantiles,
+            None => &[],
+        };
+        let series = table.names().iter().enumerate().map(|(column, name)| {
+            let own = || steps.iter().skip(column).step_by(width);
+            SeriesForecast {
+                name: name.clone(),
+                mean: own().map(Known::mean).collect(),
+                quantiles: quantiles
+                    .iter()
+                    .map(|&probability| Quantile {
+                        probability,
+                        values: own().map(|known| known.quantile(probability)).collect(),
+                    })
+                    .collect(),
+            }
+        });
+        Forecasted {
+            timestamps: (1..=horizon).map(|step| table.time_after(step)).collect(),
+            series: series.collect(),
+        }
+    }
+}
+
+/// One value of the future.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    Value(f32),
+    Distribution(Distribution),
+}
+
+impl At {
+    fn mean(&self) -> f32 {
+        match self {
+            At::Value(value) => *value,
+            At::Distribution(distribution) => distribution.mean() as f32,
+        }
+    }
+
+    fn sample(&self, draws: &mut Draws) -> f32 {
+        match self {
+            At::Value(value) => *value,
+            At::Distribution(distribution) => {
+                distribution.sample([draws.draw(), draws.draw()]) as f32
+            }
+        }
+    }
+}
+
+/// What the network says after a window: step by step a value of each series.
+#[derive(Debug, Clone, Default)]
+struct Stretch(Vec<At>);
+
+/// What is known of one value.
+enum Known {
+    One(At),
+    /// The paths' mean, and what they drew, in ascending order.
+    Many {
+        mean: f32,
+        drawn: Vec<f32>,
+    },
+}
+
+impl Known {
+    fn mean(&self) -> f32 {
+        match self {
+            Known::One(at) => at.mean(),
+            Known::Many { mean, .. } => *mean,
+        }
+    }
+
+    fn quantile(&self, p: f64) -> f32 {
+        match self {
+            Known::One(At::Value(value)) => *value,
+            Known::One(At::Distribution(distribution)) => distribution.quantile(p) as f32,
+            Known::Many { drawn, .. } => {
+                // Linear between the two nearest, as numpy's.
+                let place = p * (drawn.len() - 1) as f64;
+                let (low, part) = (place.floor() as usize, place.fract() as f32);
+                let high = (low + 1).min(drawn.len() - 1);
+                drawn[low] + (drawn[high] - drawn[low]) * part
+            }
+        }
+    }
+}
+
+/// Numbers drawn evenly from between 0 and 1.
+///
+/// SplitMix64: Steele et al., *Fast splittable pseudorandom number generators*, 2014.
+struct Draws(u64);
+
+impl Draws {
+    fn draw(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        (mixed >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// An output read back to the host. The classes that forecast have its outputs.
+fn take(outputs: &mut Outputs, name: &str) -> Result<Vec<f32>, Error> {
+    let data = outputs.remove(name).ok_or_else(|| Error::Option {
+        name: "model",
+        reason: format!("has no output `{name}`"),
+    })?;
+    Ok(data.into_data().iter::<f32>().collect())
+}
