@@ -32,6 +32,9 @@ pub(crate) enum Run {
     /// Make a vector of a text
     #[command(visible_alias = "feature-extraction")]
     TextEmbedding(Embed),
+    /// Write what is said in sound files
+    #[command(visible_alias = "transcribe")]
+    SpeechRecognition(crate::speech::Transcribe),
 }
 
 /// What every task takes.
@@ -57,6 +60,7 @@ impl Run {
             Run::FillMask(task) => task.run(),
             Run::QuestionAnswering(task) => task.run(),
             Run::TextEmbedding(task) => task.run(),
+            Run::SpeechRecognition(task) => task.run(),
         }
     }
 }

@@ -6,6 +6,7 @@ mod batch;
 mod fill_mask;
 mod question_answering;
 mod scores;
+mod speech_recognition;
 mod text_classification;
 mod text_embedding;
 mod token_classification;
@@ -13,6 +14,10 @@ mod token_classification;
 pub use batch::TextInput;
 pub use fill_mask::{Fill, FillMask, FillMaskOptions};
 pub use question_answering::{Answer, QuestionAnswering, QuestionAnsweringOptions};
+pub use speech_recognition::{
+    SpeechProgress, SpeechRecognition, SpeechRecognitionOptions, SpeechSegment, SpeechTask,
+    Transcript, speech_language,
+};
 pub use text_classification::{
     ClassificationFunction, Label, TextClassification, TextClassificationOptions,
 };
