@@ -76,7 +76,8 @@ impl Audio {
     ///
     /// The reference brings sound to its rate by FFmpeg (`whisper.load_audio`) or torchaudio; here a
     /// band-limited FFT resampler does it. They differ in the last tenths of the band below the new limit,
-    /// by 10⁻³ of full scale or so; at the model's own rate the samples are the file's.
+    /// by 10⁻³ of full scale or so; at the model's own rate the samples are the file's. Edit lists of M4A
+    /// are not read, so what an AAC encoder puts before the sound, about a fortieth of a second, stays.
     ///
     /// # Errors
     /// The file cannot be opened, is in no known format, is damaged, or lasts longer than a day.

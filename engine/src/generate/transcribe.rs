@@ -247,14 +247,14 @@ impl Transcriber<'_> {
                 None => return Err(option("task", format!("the checkpoint has no \"{task}\""))),
             },
             (Some(_), None) => return Err(option("task", "the checkpoint names no tasks")),
-            (None, Some(map)) if asked.is_some() => {
-                if !init
-                    .iter()
-                    .flatten()
-                    .any(|id| map.values().any(|t| t == id))
-                {
-                    init.push(map.get("transcribe").copied());
-                }
+            (None, Some(map))
+                if asked.is_some()
+                    && !init
+                        .iter()
+                        .flatten()
+                        .any(|id| map.values().any(|t| t == id)) =>
+            {
+                init.push(map.get("transcribe").copied());
             }
             _ => {}
         }

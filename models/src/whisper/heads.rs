@@ -118,7 +118,7 @@ impl WhisperForAudioClassification {
         states.pop();
         states.push(last);
         let weighted = states.into_iter().enumerate().map(|(index, state)| {
-            let weight = weights.clone().slice([index..index + 1]);
+            let weight = weights.clone().narrow(0, index, 1);
             state * weight.reshape([1, 1, 1])
         });
         weighted
