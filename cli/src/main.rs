@@ -6,13 +6,14 @@ mod input;
 mod inspect;
 mod output;
 mod run;
+mod speech;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use salamander::Device;
 
-/// Runs models: text in, answer out, on any machine.
+/// Runs models: text or sound in, answer out, on any machine.
 #[derive(Parser)]
 #[command(name = "salamander", version, max_term_width = 100)]
 struct Arguments {
@@ -22,7 +23,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a task on texts from the arguments, a file or standard input
+    /// Run a task: texts from the arguments, a file or standard input, or sound files
     #[command(subcommand)]
     Run(run::Run),
     /// List what a model directory or a weight file holds

@@ -40,6 +40,9 @@ pub(crate) enum Run {
     ImageEmbedding(EmbedImage),
     /// Say how the time series of a CSV file go on
     Forecast(crate::forecast::Forecast),
+    /// Write what is said in sound files
+    #[command(visible_alias = "transcribe")]
+    SpeechRecognition(crate::speech::Transcribe),
 }
 
 /// What every task takes.
@@ -68,6 +71,7 @@ impl Run {
             Run::ImageClassification(task) => task.run(),
             Run::ImageEmbedding(task) => task.run(),
             Run::Forecast(task) => task.run(),
+            Run::SpeechRecognition(task) => task.run(),
         }
     }
 }

@@ -367,3 +367,42 @@ fn forward_needs_no_configuration_where_the_layout_is_named() {
     let error = fails(&named, b"");
     assert!(error.starts_with("error: x: "), "{error}");
 }
+
+#[test]
+fn sound_files_become_text_subtitles_or_objects() {
+    let model = fixture("whisper_generate");
+    let sound = fixture("whisper_audio/sound.wav");
+    let flac = fixture("whisper_audio/sound.flac");
+    let (model, sound, flac) = (
+        model.to_str().unwrap(),
+        sound.to_str().unwrap(),
+        flac.to_str().unwrap(),
+    );
+    let run = [
+        "run",
+        "speech-recognition",
+        "--model",
+        model,
+        "--language",
+        "en",
+        "--temperature",
+        "0",
+    ];
+    let answers = objects(&[&run[..], &["--json", sound, flac]].concat(), "");
+    assert_eq!(answers.len(), 2);
+    assert_eq!(answers[0]["segments"], answers[1]["segments"]);
+    assert_eq!(answers[0]["language"], "en");
+    let text = |format: &str| {
+        let output = salamander(&[&run[..], &["--format", format, sound]].concat(), b"");
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let segments = answers[0]["segments"].as_array().unwrap();
+    assert_eq!(text("text").lines().count(), segments.len());
+    assert!(text("srt").starts_with("1\n00:00:00,"), "{}", text("srt"));
+    assert!(text("vtt").starts_with("WEBVTT\n\n00:00:00."));
+    let error = fails(&[&run[..], &[model]].concat(), b"");
+    assert!(error.contains(model), "{error}");
+    let error = fails(&[&run[..], &["--word-timestamps", sound]].concat(), b"");
+    assert!(error.contains("`word_timestamps`"), "{error}");
+}

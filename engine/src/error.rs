@@ -94,6 +94,17 @@ pub enum Error {
         /// What is wrong with it, and what would be right.
         reason: String,
     },
+    /// A sound file cannot be read.
+    #[error(transparent)]
+    AudioFile(#[from] crate::AudioFileError),
+    /// A waveform cannot be made into frames.
+    #[error("{}: {source}", directory.display())]
+    Audio {
+        /// The model's directory.
+        directory: PathBuf,
+        /// What is wrong.
+        source: salamander_models::processing::audio::AudioError,
+    },
     /// The device cannot be had.
     #[error(transparent)]
     Device(#[from] DeviceError),

@@ -3,14 +3,17 @@
 //! Every task has `open` (a model directory or a hub id), `run` for one input and `run_batch` for many,
 //! and can be used from several threads at once.
 
+mod audio;
 mod device;
 mod error;
 mod forward;
+mod generate;
 mod inspect;
 mod model_dir;
 mod source;
 pub mod tasks;
 
+pub use audio::{Audio, AudioFileError};
 pub use device::{Device, DeviceError};
 pub use error::Error;
 pub use forward::Network;

@@ -10,6 +10,7 @@ mod image_embedding;
 mod pictures;
 mod question_answering;
 mod scores;
+mod speech_recognition;
 mod text_classification;
 mod text_embedding;
 mod token_classification;
@@ -21,6 +22,10 @@ pub use image_classification::{ImageClassification, ImageClassificationOptions};
 pub use image_embedding::{ImageEmbedding, ImageEmbeddingOptions};
 pub use pictures::ImageInput;
 pub use question_answering::{Answer, QuestionAnswering, QuestionAnsweringOptions};
+pub use speech_recognition::{
+    SpeechProgress, SpeechRecognition, SpeechRecognitionOptions, SpeechSegment, SpeechTask,
+    Transcript, speech_language,
+};
 pub use text_classification::{
     ClassificationFunction, Label, TextClassification, TextClassificationOptions,
 };

@@ -1,5 +1,6 @@
 //! Pre- and post-processing that several architectures share.
 
+pub mod audio;
 pub mod distribution;
 pub mod image;
 pub mod series;

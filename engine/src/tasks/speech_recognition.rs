@@ -1,0 +1,497 @@
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use salamander_models::processing::audio::{LogMel, LogMelConfig};
+use salamander_models::processing::text::TextTokenizer;
+use salamander_models::whisper::{self, WhisperConfig, WhisperForConditionalGeneration};
+use salamander_models::{ConfigError, find};
+use serde::Serialize;
+
+use crate::generate::{
+    GenerationConfig, Prompt, Request, SearchOptions, Segment, Transcriber, language_name,
+};
+use crate::{Audio, Device, Error, ModelDir};
+
+/// Whether speech is written in its own language or in English.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpeechTask {
+    /// In its own.
+    Transcribe,
+    /// In English.
+    Translate,
+}
+
+/// Options of [`SpeechRecognition`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct SpeechRecognitionOptions {
+    /// The language by its name or code; without it the first window tells.
+    pub language: Option<String>,
+    /// What to write; without it what the checkpoint says, or else a transcript.
+    pub task: Option<SpeechTask>,
+    /// Whether the model tells times. Without, a recording is one segment, and must fit one window.
+    pub timestamps: bool,
+    /// Times of single words; not supported yet.
+    pub word_timestamps: bool,
+    /// How many sequences grow side by side at temperature 0; 1 is greedy.
+    pub beams: usize,
+    /// Above 0 longer beams win, below shorter ones.
+    pub length_penalty: f32,
+    /// Whether a beam search ends as soon as as many sequences as beams have ended.
+    pub early_stopping: bool,
+    /// Tried in order until an answer passes the thresholds; above 0 tokens are drawn.
+    pub temperatures: Vec<f32>,
+    /// Among how many tokens is drawn; 0 for all.
+    pub top_k: usize,
+    /// What the drawing starts from: the same seed gives the same text.
+    pub seed: u64,
+    /// An answer whose tokens compress better than this repeats itself and is tried again.
+    pub compression_ratio_threshold: Option<f32>,
+    /// An answer whose mean log-probability is below this is tried again.
+    pub logprob_threshold: Option<f32>,
+    /// Such an answer is silence if the model gives that this probability or more.
+    pub no_speech_threshold: Option<f32>,
+    /// Whether each window goes on from what was said before.
+    pub condition_on_previous_text: bool,
+    /// A text that stands before the first window: names, spelling, style.
+    pub prompt: Option<String>,
+    /// Whether the prompt stands before every window; needs `condition_on_previous_text`.
+    pub prompt_every_window: bool,
+    /// The most tokens of a window; by default as many as the model takes.
+    pub max_new_tokens: Option<usize>,
+}
+
+impl Default for SpeechRecognitionOptions {
+    /// The thresholds that the reference recommends for long recordings.
+    fn default() -> Self {
+        Self {
+            language: None,
+            task: None,
+            timestamps: true,
+            word_timestamps: false,
+            beams: 1,
+            length_penalty: 1.0,
+            early_stopping: false,
+            temperatures: vec![0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
+            top_k: 50,
+            seed: 0,
+            compression_ratio_threshold: Some(1.35),
+            logprob_threshold: Some(-1.0),
+            no_speech_threshold: Some(0.6),
+            condition_on_previous_text: false,
+            prompt: None,
+            prompt_every_window: false,
+            max_new_tokens: None,
+        }
+    }
+}
+
+/// A stretch of speech.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SpeechSegment {
+    /// Where it begins, in seconds.
+    pub start: f64,
+    /// Where it ends, in seconds.
+    pub end: f64,
+    /// What is said.
+    pub text: String,
+    /// Its tokens, timestamps included.
+    pub tokens: Vec<u32>,
+    /// The temperature at which its window was decoded.
+    pub temperature: f32,
+    /// The mean log-probability of its window's tokens.
+    pub mean_logprob: f32,
+    /// How many times smaller its window's tokens become by compression.
+    pub compression_ratio: f32,
+    /// The probability that nobody speaks in its window; 0 without a threshold for it.
+    pub no_speech_probability: f32,
+}
+
+/// What is said in a recording.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Transcript {
+    /// All of it.
+    pub text: String,
+    /// The language's code, if the model has several.
+    pub language: Option<String>,
+    /// Its stretches, in order.
+    pub segments: Vec<SpeechSegment>,
+}
+
+impl Transcript {
+    /// As SubRip subtitles.
+    pub fn to_srt(&self) -> String {
+        let mut out = String::new();
+        for (index, segment) in self.segments.iter().enumerate() {
+            let (start, end) = (clock(segment.start, ','), clock(segment.end, ','));
+            let text = subtitle(&segment.text);
+            // Writing to a string does not fail.
+            let _ = write!(out, "{}\n{start} --> {end}\n{text}\n\n", index + 1);
+        }
+        out
+    }
+
+    /// As WebVTT subtitles.
+    pub fn to_vtt(&self) -> String {
+        let mut out = String::from("WEBVTT\n\n");
+        for segment in &self.segments {
+            let (start, end) = (clock(segment.start, '.'), clock(segment.end, '.'));
+            let _ = write!(out, "{start} --> {end}\n{}\n\n", subtitle(&segment.text));
+        }
+        out
+    }
+}
+
+/// An arrow or an empty line would end the subtitle.
+fn subtitle(text: &str) -> String {
+    let text = text.trim().replace("-->", "->");
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// `00:01:02,345`
+fn clock(seconds: f64, point: char) -> String {
+    let milliseconds = (seconds.max(0.0) * 1000.0).round() as u64;
+    let (seconds, milliseconds) = (milliseconds / 1000, milliseconds % 1000);
+    let (minutes, seconds) = (seconds / 60, seconds % 60);
+    let (hours, minutes) = (minutes / 60, minutes % 60);
+    format!("{hours:02}:{minutes:02}:{seconds:02}{point}{milliseconds:03}")
+}
+
+/// How far a recording is transcribed.
+#[derive(Debug, Clone, Copy)]
+pub struct SpeechProgress<'a> {
+    /// The seconds that are done.
+    pub seconds: f64,
+    /// The seconds there are.
+    pub total: f64,
+    /// The segments found since the last call.
+    pub segments: &'a [SpeechSegment],
+}
+
+/// Writes what is said in a recording.
+///
+/// Reference: `WhisperForConditionalGeneration.generate` of transformers 5.23 with its sequential algorithm
+/// for long recordings. It departs in that padding after a short recording is not decoded, and that an
+/// empty recording has an empty transcript.
+#[derive(Debug, Clone)]
+pub struct SpeechRecognition {
+    model: Arc<WhisperForConditionalGeneration>,
+    config: Arc<WhisperConfig>,
+    generation: Arc<GenerationConfig>,
+    tokenizer: Arc<TextTokenizer>,
+    front_end: Arc<LogMel>,
+    device: Device,
+    options: SpeechRecognitionOptions,
+}
+
+impl SpeechRecognition {
+    /// Opens a model directory, or a hub id.
+    ///
+    /// # Errors
+    /// The model cannot be found, read or honoured, or is no speech recogniser.
+    pub fn open(model: impl AsRef<Path>, device: &Device) -> Result<Self, Error> {
+        let directory = ModelDir::find(model)?;
+        let json = directory.config()?;
+        let refuse = |field: &str, reason: String| {
+            Error::config(directory.path())(ConfigError::new(field, reason))
+        };
+        let architecture =
+            find(&directory.common_config(&json)?).map_err(Error::config(directory.path()))?;
+        if architecture.name != whisper::ARCHITECTURE.name {
+            let reason = format!("{} has no head for speech-recognition", architecture.name);
+            return Err(refuse("model_type", reason));
+        }
+        let tokenizer = directory.tokenizer()?;
+        let checkpoint = directory.checkpoint()?;
+        let (model, config) = whisper::open(&json, &checkpoint, device.burn())
+            .map_err(Error::load(directory.path()))?;
+        let settings = directory.json("generation_config.json")?;
+        let mut generation = GenerationConfig::parse(settings.as_ref(), &json)
+            .map_err(Error::config(directory.path()))?;
+        if settings.is_none() {
+            generation.complete(&tokenizer);
+        }
+        let audio = |source| Error::Audio {
+            directory: directory.path().to_owned(),
+            source,
+        };
+        let processor = match directory.json("preprocessor_config.json")? {
+            Some(json) => Some(json),
+            // Newer checkpoints keep all processors in one file.
+            None => directory
+                .json("processor_config.json")?
+                .and_then(|mut json| json.get_mut("feature_extractor").map(|part| part.take())),
+        };
+        let front_end = match processor {
+            Some(json) => LogMelConfig::parse(&json).map_err(audio)?,
+            None => LogMelConfig {
+                feature_size: config.num_mel_bins,
+                ..LogMelConfig::default()
+            },
+        };
+        let pairs = [
+            ("num_mel_bins", config.num_mel_bins, front_end.feature_size),
+            (
+                "max_source_positions",
+                config.window_frames(),
+                front_end.window_frames(),
+            ),
+        ];
+        for (field, network, processor) in pairs {
+            if network != processor {
+                let reason = format!(
+                    "asks for {network} rows or frames, preprocessor_config.json makes {processor}"
+                );
+                return Err(refuse(field, reason));
+            }
+        }
+        Ok(Self {
+            model: Arc::new(model),
+            config: Arc::new(config),
+            generation: Arc::new(generation),
+            tokenizer: Arc::new(tokenizer),
+            front_end: Arc::new(LogMel::new(front_end).map_err(audio)?),
+            device: device.clone(),
+            options: SpeechRecognitionOptions::default(),
+        })
+    }
+
+    /// The same model with other options.
+    ///
+    /// # Errors
+    /// An option has a value that makes no sense.
+    pub fn with_options(mut self, options: SpeechRecognitionOptions) -> Result<Self, Error> {
+        let refuse = |name, reason: &str| {
+            Err(Error::Option {
+                name,
+                reason: reason.to_owned(),
+            })
+        };
+        if options.word_timestamps {
+            return refuse("word_timestamps", "not supported yet; segments have times");
+        }
+        if options.beams == 0 || options.beams > 64 {
+            return refuse("beams", "is not between 1 and 64");
+        }
+        let wild = |value: &f32| !(0.0..=10.0).contains(value);
+        if options.temperatures.is_empty() || options.temperatures.iter().any(wild) {
+            return refuse("temperatures", "are not one or more between 0 and 10");
+        }
+        if !options.length_penalty.is_finite() {
+            return refuse("length_penalty", "is not a number");
+        }
+        if options.no_speech_threshold.is_some() && options.logprob_threshold.is_none() {
+            return refuse(
+                "no_speech_threshold",
+                "looks at answers below logprob_threshold; set that too",
+            );
+        }
+        if options.prompt_every_window && !options.condition_on_previous_text {
+            return refuse(
+                "prompt_every_window",
+                "needs condition_on_previous_text; without, it does so anyway",
+            );
+        }
+        if options.max_new_tokens == Some(0) {
+            return refuse("max_new_tokens", "is 0");
+        }
+        self.options = options;
+        Ok(self)
+    }
+
+    /// The samples a second that the model hears; other rates are converted.
+    pub fn sampling_rate(&self) -> u32 {
+        self.front_end.config().sampling_rate
+    }
+
+    /// The device that runs it.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Transcribes a sound file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or an option does not fit the model.
+    pub fn run(&self, file: impl AsRef<Path>) -> Result<Transcript, Error> {
+        self.run_audio(&Audio::open(file, self.sampling_rate())?, |_| {})
+    }
+
+    /// Transcribes many sound files, one after the other; the answers come in their order.
+    ///
+    /// # Errors
+    /// As [`SpeechRecognition::run`].
+    pub fn run_batch<P: AsRef<Path>>(&self, files: &[P]) -> Result<Vec<Transcript>, Error> {
+        files.iter().map(|file| self.run(file)).collect()
+    }
+
+    /// Transcribes a waveform, and tells of segments as they are found.
+    ///
+    /// # Errors
+    /// An option does not fit the model.
+    pub fn run_audio(
+        &self,
+        audio: &Audio,
+        mut progress: impl FnMut(SpeechProgress<'_>),
+    ) -> Result<Transcript, Error> {
+        let resampled;
+        let samples = if audio.rate == self.sampling_rate() {
+            &audio.samples
+        } else {
+            resampled = audio.clone().resampled(self.sampling_rate())?;
+            &resampled.samples
+        };
+        let mut transcript = Transcript {
+            text: String::new(),
+            language: None,
+            segments: Vec::new(),
+        };
+        if samples.is_empty() {
+            return Ok(transcript);
+        }
+        let settings = self.front_end.config();
+        let features = if samples.len() <= settings.window_samples() {
+            self.front_end.window(samples)
+        } else {
+            self.front_end.frames(samples)
+        };
+        let features = features.map_err(|error| Error::Option {
+            name: "audio",
+            reason: error.to_string(),
+        })?;
+        let content = samples.len().div_ceil(settings.hop_length);
+        let total = samples.len() as f64 / f64::from(settings.sampling_rate);
+        let transcriber = Transcriber {
+            model: &self.model,
+            config: &self.config,
+            generation: &self.generation,
+            device: self.device.burn(),
+        };
+        let request = self.request()?;
+        let language = transcriber.run(&features, content, &request, |found, seconds| {
+            let first = transcript.segments.len();
+            for segment in found {
+                transcript.segments.push(self.segment(segment, total)?);
+            }
+            progress(SpeechProgress {
+                seconds: seconds.min(total),
+                total,
+                segments: &transcript.segments[first..],
+            });
+            Ok(())
+        })?;
+        transcript.text = transcript.segments.iter().map(|s| &s.text[..]).collect();
+        transcript.text = transcript.text.trim().to_owned();
+        transcript.language = language.and_then(|id| {
+            let mut known = self.generation.lang_to_id.iter().flatten();
+            let (token, _) = known.find(|(_, known)| **known == id)?;
+            Some(token.trim_matches(['<', '|', '>']).to_owned())
+        });
+        Ok(transcript)
+    }
+
+    fn request(&self) -> Result<Request, Error> {
+        let options = &self.options;
+        let settings = &self.generation;
+        // Left to itself, a model that the checkpoint says nothing of may choose to translate.
+        let open = settings.is_multilingual != Some(false)
+            && settings.task_to_id.is_some()
+            && settings.task.is_none()
+            && settings.forced_decoder_ids.is_none();
+        let task = match options.task {
+            Some(SpeechTask::Transcribe) => Some("transcribe"),
+            Some(SpeechTask::Translate) => Some("translate"),
+            None => open.then_some("transcribe"),
+        };
+        let prompt = match &options.prompt {
+            None => None,
+            Some(text) => {
+                let start = settings.prev_sot_token_id.ok_or_else(|| Error::Option {
+                    name: "prompt",
+                    reason: "the checkpoint names no `prev_sot_token_id`".to_owned(),
+                })?;
+                let mut tokens = vec![start];
+                tokens.extend(self.tokenizer.pieces(&format!(" {}", text.trim()))?);
+                Some(Prompt {
+                    tokens,
+                    every: options.prompt_every_window,
+                })
+            }
+        };
+        Ok(Request {
+            language: options.language.clone(),
+            task,
+            timestamps: options.timestamps,
+            max_new_tokens: options.max_new_tokens,
+            search: SearchOptions {
+                beams: options.beams,
+                length_penalty: options.length_penalty,
+                early_stopping: options.early_stopping,
+                top_k: options.top_k,
+            },
+            temperatures: options.temperatures.clone(),
+            seed: options.seed,
+            compression_ratio: options.compression_ratio_threshold,
+            logprob: options.logprob_threshold,
+            no_speech: options.no_speech_threshold,
+            condition: options.condition_on_previous_text,
+            prompt,
+        })
+    }
+
+    fn segment(&self, segment: &Segment, total: f64) -> Result<SpeechSegment, Error> {
+        // Everything from the end of text on is a mark, not a word.
+        let end = self.generation.eos_token_id.unwrap_or(u32::MAX);
+        let words = segment.tokens.iter().copied().filter(|token| *token < end);
+        let text = self.tokenizer.decode(&words.collect::<Vec<_>>(), true)?;
+        Ok(SpeechSegment {
+            start: segment.start.min(total),
+            end: segment.end.min(total),
+            text,
+            tokens: segment.tokens.clone(),
+            temperature: segment.temperature,
+            mean_logprob: segment.mean_logprob,
+            compression_ratio: segment.compression_ratio,
+            no_speech_probability: segment.no_speech,
+        })
+    }
+}
+
+/// The English name of a language by its code.
+pub fn speech_language(code: &str) -> Option<&'static str> {
+    language_name(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SpeechSegment, Transcript, clock};
+
+    #[test]
+    fn subtitles_have_clocks_and_no_stray_arrows() {
+        assert_eq!(clock(3_725.5, ','), "01:02:05,500");
+        assert_eq!(clock(0.999_6, '.'), "00:00:01.000");
+        let transcript = Transcript {
+            text: String::new(),
+            language: None,
+            segments: vec![SpeechSegment {
+                start: 0.0,
+                end: 1.5,
+                text: " one --> two\n\nthree".to_owned(),
+                tokens: Vec::new(),
+                temperature: 0.0,
+                mean_logprob: 0.0,
+                compression_ratio: 1.0,
+                no_speech_probability: 0.0,
+            }],
+        };
+        assert_eq!(
+            transcript.to_srt(),
+            "1\n00:00:00,000 --> 00:00:01,500\none -> two\nthree\n\n"
+        );
+        assert_eq!(
+            transcript.to_vtt(),
+            "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\none -> two\nthree\n\n"
+        );
+    }
+}

@@ -1,0 +1,278 @@
+//! Speech recognition from samples to text, against the reference on a tiny random model.
+//!
+//! `tools/fixtures/whisper_generate.py` makes the fixtures.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use salamander::tasks::{SpeechRecognition, SpeechRecognitionOptions, SpeechTask};
+use salamander::{Audio, Device};
+use serde_json::Value;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
+fn open() -> SpeechRecognition {
+    SpeechRecognition::open(fixture("whisper_generate"), &Device::from_env().unwrap()).unwrap()
+}
+
+/// As the fixtures were made: one temperature and no thresholds.
+fn plain() -> SpeechRecognitionOptions {
+    SpeechRecognitionOptions {
+        language: Some("english".to_owned()),
+        task: Some(SpeechTask::Transcribe),
+        temperatures: vec![0.0],
+        compression_ratio_threshold: None,
+        logprob_threshold: None,
+        no_speech_threshold: None,
+        ..SpeechRecognitionOptions::default()
+    }
+}
+
+fn sound() -> Audio {
+    Audio::open(fixture("whisper_audio/sound.wav"), 16_000).unwrap()
+}
+
+#[test]
+fn segments_are_the_references() {
+    let transcribe = open().with_options(plain()).unwrap();
+    let text = fs::read(fixture("whisper_generate/sound.json")).unwrap();
+    let expected: Vec<Value> = serde_json::from_slice(&text).unwrap();
+    for times in [1, 3] {
+        let audio = Audio {
+            samples: sound().samples.repeat(times),
+            rate: 16_000,
+        };
+        let mut seen = Vec::new();
+        let mut done = 0.0;
+        let transcript = transcribe
+            .run_audio(&audio, |progress| {
+                assert!(progress.seconds >= done && progress.seconds <= progress.total);
+                done = progress.seconds;
+                seen.extend_from_slice(progress.segments);
+            })
+            .unwrap();
+        assert_eq!(seen, transcript.segments);
+        assert_eq!(transcript.language.as_deref(), Some("en"));
+        let total = audio.seconds();
+        let expected: Vec<&Value> = expected.iter().filter(|s| s["times"] == times).collect();
+        assert_eq!(transcript.segments.len(), expected.len(), "{times}");
+        for (found, expected) in transcript.segments.iter().zip(expected) {
+            assert_eq!(expected["text"], found.text);
+            // Times beyond the end of the sound are the end of the sound.
+            for (found, name) in [(found.start, "start"), (found.end, "end")] {
+                let expected = expected[name].as_f64().unwrap().min(total);
+                assert!(
+                    (found - expected).abs() < 1e-6,
+                    "{name}: {found}, not {expected}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_draws_the_same_text() {
+    let draw = |seed| {
+        let options = SpeechRecognitionOptions {
+            temperatures: vec![1.0],
+            seed,
+            ..plain()
+        };
+        let transcribe = open().with_options(options).unwrap();
+        transcribe.run_audio(&sound(), |_| {}).unwrap()
+    };
+    assert_eq!(draw(7), draw(7));
+    assert_ne!(draw(7).text, draw(8).text);
+}
+
+#[test]
+fn an_answer_that_fails_the_thresholds_is_tried_hotter() {
+    let options = SpeechRecognitionOptions {
+        temperatures: vec![0.0, 0.3, 0.9],
+        logprob_threshold: Some(0.0),
+        ..plain()
+    };
+    let transcribe = open().with_options(options.clone()).unwrap();
+    let transcript = transcribe.run_audio(&sound(), |_| {}).unwrap();
+    assert!(transcript.segments.iter().all(|s| s.temperature == 0.9));
+    let silent = SpeechRecognitionOptions {
+        no_speech_threshold: Some(0.0),
+        ..options
+    };
+    let transcribe = open().with_options(silent).unwrap();
+    let transcript = transcribe.run_audio(&sound(), |_| {}).unwrap();
+    assert_eq!(transcript.segments, []);
+}
+
+#[test]
+fn short_and_silent_sounds_have_transcripts() {
+    let transcribe = open().with_options(plain()).unwrap();
+    for (samples, rate) in [
+        (vec![], 16_000),
+        (vec![0.1; 16], 16_000),
+        (vec![0.0; 30_000], 16_000),
+        (vec![0.0; 44_100], 44_100),
+        (vec![f32::NAN; 4_000], 16_000),
+    ] {
+        let audio = Audio { samples, rate };
+        let transcript = transcribe.run_audio(&audio, |_| {}).unwrap();
+        let seconds = audio.seconds();
+        assert!(transcript.segments.iter().all(|s| s.end <= seconds + 1e-4));
+    }
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused_by_name() {
+    let defaults = SpeechRecognitionOptions::default;
+    for (options, says) in [
+        (
+            SpeechRecognitionOptions {
+                word_timestamps: true,
+                ..defaults()
+            },
+            "`word_timestamps`",
+        ),
+        (
+            SpeechRecognitionOptions {
+                beams: 0,
+                ..defaults()
+            },
+            "`beams`",
+        ),
+        (
+            SpeechRecognitionOptions {
+                temperatures: vec![],
+                ..defaults()
+            },
+            "`temperatures`",
+        ),
+        (
+            SpeechRecognitionOptions {
+                logprob_threshold: None,
+                ..defaults()
+            },
+            "`no_speech_threshold`",
+        ),
+        (
+            SpeechRecognitionOptions {
+                prompt_every_window: true,
+                ..defaults()
+            },
+            "`prompt_every_window`",
+        ),
+    ] {
+        let error = open().with_options(options).unwrap_err().to_string();
+        assert!(error.contains(says), "{error} does not say {says}");
+    }
+    for (options, says) in [
+        (
+            SpeechRecognitionOptions {
+                language: Some("klingon".to_owned()),
+                ..defaults()
+            },
+            "\"klingon\" is not known; there are en, fr",
+        ),
+        (
+            SpeechRecognitionOptions {
+                max_new_tokens: Some(58),
+                ..plain()
+            },
+            "`max_new_tokens`",
+        ),
+        (
+            SpeechRecognitionOptions {
+                prompt: Some("w1 ".repeat(80)),
+                ..plain()
+            },
+            "`prompt`",
+        ),
+    ] {
+        let transcribe = open().with_options(options).unwrap();
+        let error = transcribe.run_audio(&sound(), |_| {}).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains(says), "{error} does not say {says}");
+    }
+    let untimed = SpeechRecognitionOptions {
+        timestamps: false,
+        ..plain()
+    };
+    let transcribe = open().with_options(untimed).unwrap();
+    let long = Audio {
+        samples: sound().samples.repeat(2),
+        rate: 16_000,
+    };
+    let error = transcribe.run_audio(&long, |_| {}).unwrap_err().to_string();
+    assert!(error.contains("`timestamps`"), "{error}");
+}
+
+#[test]
+fn files_that_do_not_fit_the_network_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    for item in fs::read_dir(fixture("whisper_generate")).unwrap() {
+        let path = item.unwrap().path();
+        fs::copy(&path, directory.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let refused = |file: &str, changes: &[(&str, Value)], says: &str| {
+        let path = directory.path().join(file);
+        let before = fs::read(&path).unwrap();
+        let mut json: Value = serde_json::from_slice(&before).unwrap();
+        for (field, value) in changes {
+            json[field] = value.clone();
+        }
+        fs::write(&path, json.to_string()).unwrap();
+        let opened = SpeechRecognition::open(directory.path(), &Device::from_env().unwrap());
+        let error = opened.unwrap_err().to_string();
+        assert!(error.contains(says), "{error} does not say {says}");
+        assert!(
+            error.contains(directory.path().to_str().unwrap()),
+            "{error}"
+        );
+        fs::write(&path, before).unwrap();
+    };
+    let preprocessor = "preprocessor_config.json";
+    refused(
+        preprocessor,
+        &[("feature_size", 80.into())],
+        "`num_mel_bins`",
+    );
+    refused(
+        preprocessor,
+        &[("chunk_length", 30.into())],
+        "`max_source_positions`",
+    );
+    refused(preprocessor, &[("dither", 0.5.into())], "`dither`: 0.5");
+    refused(
+        "config.json",
+        &[("num_mel_bins", 0.into())],
+        "`num_mel_bins`: 0",
+    );
+    refused(
+        "config.json",
+        &[("encoder_layers", 100_000.into())],
+        "`encoder_layers`",
+    );
+    refused(
+        "config.json",
+        &[("activation_function", "sine".into())],
+        "`activation_function`: \"sine\"",
+    );
+    refused(
+        "config.json",
+        &[("model_type", "bert".into())],
+        "no head for speech-recognition",
+    );
+    refused(
+        "generation_config.json",
+        &[("repetition_penalty", 1.5.into())],
+        "`repetition_penalty`: 1.5",
+    );
+    // A missing generation_config.json is made up for from the tokenizer.
+    fs::remove_file(directory.path().join("generation_config.json")).unwrap();
+    let opened = SpeechRecognition::open(directory.path(), &Device::from_env().unwrap());
+    assert!(opened.unwrap().with_options(plain()).is_ok());
+}
