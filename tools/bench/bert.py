@@ -47,7 +47,7 @@ class Worker:
     """A process that measures one run for each line it gets."""
 
     def __init__(self, command: list[str], threads: int):
-        variables = {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
+        variables = dict.fromkeys(("RAYON_NUM_THREADS", "OMP_NUM_THREADS"), str(threads))
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | variables
         )
@@ -110,8 +110,8 @@ class Peer:
 
         model = SentenceTransformer(str(self.arguments.model), device="cpu", local_files_only=True)
         lines = self.arguments.file.read_text(encoding="utf-8").splitlines()
-        encode = lambda: model.encode(lines, batch_size=32, show_progress_bar=False, convert_to_tensor=True)  # noqa: E731
-        self.measure(lambda: {"embeddings": encode()})
+        options = dict(batch_size=32, show_progress_bar=False, convert_to_tensor=True)
+        self.measure(lambda: {"embeddings": model.encode(lines, **options)})
 
     def measure(self, work: Callable[[], dict]) -> None:
         """Warm up, write the outputs, then run once a line."""
@@ -150,8 +150,8 @@ class Bench:
         """Add a line to the table, and show it."""
         one, two = statistics.median(ours), statistics.median(peer)
         ratio = one / two
-        row = dict(work=name, unit=unit, ours=one, peer=two, peer_name=peer_name, ratio=ratio, ours_runs=ours, peer_runs=peer)
-        self.rows.append(row)
+        row = dict(work=name, unit=unit, ours=one, peer=two, peer_name=peer_name, ratio=ratio)
+        self.rows.append(row | dict(ours_runs=ours, peer_runs=peer))
         print(f"{name}: {one:.4g} {unit}, {peer_name} {two:.4g} {unit}, ratio {ratio:.2g}", file=sys.stderr)
 
     def commands(self, part: str, model: Path, *options: object) -> tuple[list[str], list[str]]:

@@ -1,6 +1,6 @@
 //! ViT and DeiT: transformer encoders of pictures.
 //!
-//! - Papers: Dosovitskiy et al., *An Image is Worth 16x16 Words*, <https://arxiv.org/abs/2010.11929>;
+//! - Paper: Dosovitskiy et al., *An Image is Worth 16x16 Words*, <https://arxiv.org/abs/2010.11929>;
 //!   Touvron et al., *Training data-efficient image transformers & distillation through attention*,
 //!   <https://arxiv.org/abs/2012.12877>; the masked-image head is Xie et al., *SimMIM*,
 //!   <https://arxiv.org/abs/2111.09886>
