@@ -58,6 +58,13 @@ pub struct Class {
     pub task: Option<Task>,
 }
 
+impl Class {
+    /// The class `name`, which serves `task`.
+    pub const fn new(name: &'static str, task: Option<Task>) -> Self {
+        Self { name, task }
+    }
+}
+
 /// An entry of the zoo.
 #[derive(Debug, Clone, Copy)]
 pub struct Architecture {

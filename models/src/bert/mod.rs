@@ -32,32 +32,28 @@ pub use heads::{
 };
 pub use model::{Bert, Tokens};
 
-const fn class(name: &'static str, task: Option<Task>) -> Class {
-    Class { name, task }
-}
-
 /// BERT's entry in the registry.
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "bert",
     paper: "https://arxiv.org/abs/1810.04805",
     model_types: &["bert"],
     classes: &[
-        class("BertModel", Some(Task::TextEmbedding)),
-        class(
+        Class::new("BertModel", Some(Task::TextEmbedding)),
+        Class::new(
             "BertForSequenceClassification",
             Some(Task::TextClassification),
         ),
-        class(
+        Class::new(
             "BertForTokenClassification",
             Some(Task::TokenClassification),
         ),
-        class("BertForMaskedLM", Some(Task::FillMask)),
-        class("BertForQuestionAnswering", Some(Task::QuestionAnswering)),
+        Class::new("BertForMaskedLM", Some(Task::FillMask)),
+        Class::new("BertForQuestionAnswering", Some(Task::QuestionAnswering)),
         // Its checkpoints fill masks as BertForMaskedLM, which leaves the other head out.
-        class("BertForPreTraining", None),
-        class("BertForNextSentencePrediction", None),
-        class("BertForMultipleChoice", None),
-        class("BertLMHeadModel", None),
+        Class::new("BertForPreTraining", None),
+        Class::new("BertForNextSentencePrediction", None),
+        Class::new("BertForMultipleChoice", None),
+        Class::new("BertLMHeadModel", None),
     ],
     load: load_class,
     presets: Vec::new,

@@ -10,7 +10,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 
 use super::config::{BertConfig, Positions};
 use crate::ConfigError;
-use crate::blocks::{Activation, linear_rows};
+use crate::blocks::{Mlp, linear_rows};
 
 /// A batch of token sequences on a device.
 #[derive(Debug, Clone)]
@@ -153,7 +153,12 @@ impl Layer {
         Ok(Self {
             attention: SelfAttention::new(config, device)?,
             attention_norm: norm(config, device),
-            mlp: Mlp::new(config, device)?,
+            mlp: Mlp::new(
+                config.hidden_size,
+                config.intermediate_size,
+                config.activation()?,
+                device,
+            ),
             mlp_norm: norm(config, device),
         })
     }
@@ -268,32 +273,6 @@ impl SelfAttention {
             by_query
         };
         scores / (width as f64).sqrt()
-    }
-}
-
-#[derive(Module, Debug)]
-struct Mlp {
-    up: Linear,
-    down: Linear,
-    #[module(skip)]
-    activation: Activation,
-}
-
-impl Mlp {
-    fn new(config: &BertConfig, device: &Device) -> Result<Self, ConfigError> {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
-        Ok(Self {
-            up: LinearConfig::new(width, inner).init(device),
-            down: LinearConfig::new(inner, width).init(device),
-            activation: config.activation()?,
-        })
-    }
-
-    /// # Shapes
-    /// `[b, s, hidden]` → the same
-    fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let inner = self.activation.forward(linear_rows(&self.up, hidden));
-        linear_rows(&self.down, inner)
     }
 }
 

@@ -2,8 +2,10 @@
 
 mod activation;
 mod linear;
+mod mlp;
 pub mod pooling;
 
 pub use activation::Activation;
 pub use linear::linear_rows;
+pub use mlp::Mlp;
 pub use pooling::Pooling;

@@ -34,22 +34,18 @@ pub use heads::{
 pub use model::{Past, PatchTst, Patched};
 pub use original::{Original, OriginalConfig};
 
-const fn class(name: &'static str, task: Option<Task>) -> Class {
-    Class { name, task }
-}
-
 /// PatchTST's entry in the registry.
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "patchtst",
     paper: "https://arxiv.org/abs/2211.14730",
     model_types: &["patchtst"],
     classes: &[
-        class("PatchTSTModel", None),
-        class("PatchTSTForPrediction", Some(Task::Forecast)),
-        class("PatchTSTForPretraining", None),
-        class("PatchTSTForClassification", None),
-        class("PatchTSTForRegression", None),
-        class("patchtst/original", Some(Task::Forecast)),
+        Class::new("PatchTSTModel", None),
+        Class::new("PatchTSTForPrediction", Some(Task::Forecast)),
+        Class::new("PatchTSTForPretraining", None),
+        Class::new("PatchTSTForClassification", None),
+        Class::new("PatchTSTForRegression", None),
+        Class::new("patchtst/original", Some(Task::Forecast)),
     ],
     load: load_class,
     presets: Vec::new,

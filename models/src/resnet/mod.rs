@@ -33,22 +33,18 @@ pub use config::ResNetConfig;
 pub use heads::{ResNetBackbone, ResNetForImageClassification};
 pub use model::ResNet;
 
-const fn class(name: &'static str, task: Option<Task>) -> Class {
-    Class { name, task }
-}
-
 /// ResNet's entry in the registry.
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "resnet",
     paper: "https://arxiv.org/abs/1512.03385",
     model_types: &["resnet"],
     classes: &[
-        class("ResNetModel", Some(Task::ImageEmbedding)),
-        class(
+        Class::new("ResNetModel", Some(Task::ImageEmbedding)),
+        Class::new(
             "ResNetForImageClassification",
             Some(Task::ImageClassification),
         ),
-        class("ResNetBackbone", None),
+        Class::new("ResNetBackbone", None),
     ],
     load: load_class,
     presets: presets::presets,

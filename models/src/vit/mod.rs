@@ -37,29 +37,25 @@ pub use heads::{
 };
 pub use model::{Pictures, Vit};
 
-const fn class(name: &'static str, task: Option<Task>) -> Class {
-    Class { name, task }
-}
-
 /// ViT's entry in the registry.
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "vit",
     paper: "https://arxiv.org/abs/2010.11929",
     model_types: &["vit", "deit"],
     classes: &[
-        class("ViTModel", Some(Task::ImageEmbedding)),
-        class("ViTForImageClassification", Some(Task::ImageClassification)),
-        class("ViTForMaskedImageModeling", None),
-        class("DeiTModel", Some(Task::ImageEmbedding)),
-        class(
+        Class::new("ViTModel", Some(Task::ImageEmbedding)),
+        Class::new("ViTForImageClassification", Some(Task::ImageClassification)),
+        Class::new("ViTForMaskedImageModeling", None),
+        Class::new("DeiTModel", Some(Task::ImageEmbedding)),
+        Class::new(
             "DeiTForImageClassification",
             Some(Task::ImageClassification),
         ),
-        class(
+        Class::new(
             "DeiTForImageClassificationWithTeacher",
             Some(Task::ImageClassification),
         ),
-        class("DeiTForMaskedImageModeling", None),
+        Class::new("DeiTForMaskedImageModeling", None),
     ],
     load: load_class,
     presets: presets::presets,

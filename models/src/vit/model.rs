@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::config::VitConfig;
 use crate::ConfigError;
-use crate::blocks::{Activation, linear_rows};
+use crate::blocks::{Activation, Mlp, linear_rows};
 
 /// A batch of pictures on a device.
 #[derive(Debug, Clone)]
@@ -228,7 +228,12 @@ impl Layer {
             attention_norm: norm(config, device),
             attention: SelfAttention::new(config, device),
             mlp_norm: norm(config, device),
-            mlp: Mlp::new(config, device)?,
+            mlp: Mlp::new(
+                config.hidden_size,
+                config.intermediate_size,
+                config.activation()?,
+                device,
+            ),
         })
     }
 
@@ -278,32 +283,6 @@ impl SelfAttention {
         let context = attention(query, key, value, None, None, options);
         let context = context.swap_dims(1, 2).reshape([batch, tokens, width]);
         linear_rows(&self.output, context)
-    }
-}
-
-#[derive(Module, Debug)]
-struct Mlp {
-    up: Linear,
-    down: Linear,
-    #[module(skip)]
-    activation: Activation,
-}
-
-impl Mlp {
-    fn new(config: &VitConfig, device: &Device) -> Result<Self, ConfigError> {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
-        Ok(Self {
-            up: LinearConfig::new(width, inner).init(device),
-            down: LinearConfig::new(inner, width).init(device),
-            activation: config.activation()?,
-        })
-    }
-
-    /// # Shapes
-    /// `[b, t, hidden]` → the same
-    fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let inner = self.activation.forward(linear_rows(&self.up, hidden));
-        linear_rows(&self.down, inner)
     }
 }
 

@@ -17,7 +17,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 use super::cache::{Cache, CrossKeys, LayerCache};
 use super::config::WhisperConfig;
 use crate::ConfigError;
-use crate::blocks::{Activation, linear_rows};
+use crate::blocks::{Mlp, linear_rows};
 
 /// A batch of token sequences on a device.
 #[derive(Debug, Clone)]
@@ -481,31 +481,6 @@ impl Attention {
     fn room(&self, rows: usize, capacity: usize, device: &Device) -> super::cache::OwnKeys {
         let [width, _] = self.query.weight.val().dims();
         super::cache::OwnKeys::new([rows, self.heads, capacity, width / self.heads], device)
-    }
-}
-
-#[derive(Module, Debug)]
-struct Mlp {
-    up: Linear,
-    down: Linear,
-    #[module(skip)]
-    activation: Activation,
-}
-
-impl Mlp {
-    fn new(width: usize, inner: usize, activation: Activation, device: &Device) -> Self {
-        Self {
-            up: LinearConfig::new(width, inner).init(device),
-            down: LinearConfig::new(inner, width).init(device),
-            activation,
-        }
-    }
-
-    /// # Shapes
-    /// `[b, t, width]` → the same
-    fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let inner = self.activation.forward(linear_rows(&self.up, hidden));
-        linear_rows(&self.down, inner)
     }
 }
 

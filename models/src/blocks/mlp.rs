@@ -1,0 +1,32 @@
+use burn::module::Module;
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::{Device, Tensor};
+
+use super::{Activation, linear_rows};
+
+/// The two linear layers of a transformer's layer, with an activation between them.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    up: Linear,
+    down: Linear,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl Mlp {
+    /// An unfilled MLP of `width`, `inner` wide inside.
+    pub fn new(width: usize, inner: usize, activation: Activation, device: &Device) -> Self {
+        Self {
+            up: LinearConfig::new(width, inner).init(device),
+            down: LinearConfig::new(inner, width).init(device),
+            activation,
+        }
+    }
+
+    /// # Shapes
+    /// `[batch, sequence, width]` → the same
+    pub fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let inner = self.activation.forward(linear_rows(&self.up, hidden));
+        linear_rows(&self.down, inner)
+    }
+}
