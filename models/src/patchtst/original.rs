@@ -16,8 +16,8 @@ use serde_json::Value;
 
 use super::config::NormType;
 use super::detect;
-use super::model::{Mlp, Norm, SelfAttention};
-use crate::blocks::Activation;
+use super::model::Norm;
+use crate::blocks::{Activation, Attention, Mask, Mlp};
 use crate::config::parse;
 use crate::detect::{Field, complete};
 use crate::{ConfigError, LoadError};
@@ -451,7 +451,7 @@ fn across(parameter: &Param<Tensor<1>>) -> Tensor<3> {
 
 #[derive(Module, Debug)]
 struct Layer {
-    attention: SelfAttention,
+    attention: Attention,
     attention_norm: Norm,
     mlp: Mlp,
     mlp_norm: Norm,
@@ -463,7 +463,7 @@ impl Layer {
     fn new(config: &OriginalConfig, device: &Device) -> Result<Self, ConfigError> {
         let norm = || Norm::new(config.norm(), config.d_model, EPSILON, device);
         Ok(Self {
-            attention: SelfAttention::new(config.d_model, config.n_heads, device),
+            attention: Attention::new(config.d_model, config.n_heads, [true; 3], device),
             attention_norm: norm()?,
             mlp: Mlp::new(
                 config.d_model,
@@ -488,10 +488,10 @@ impl Layer {
         // Here the residual sum starts from the normed rows.
         let rows = self.norm_if(self.pre_norm, &self.attention_norm, rows);
         let (attended, scores) = if self.residual_scores {
-            let (attended, scores) = self.attend(&rows, before);
+            let (attended, scores) = self.attend(rows.clone(), before);
             (attended, Some(scores))
         } else {
-            (self.attention.forward(rows.clone()), None)
+            (self.attention.forward(rows.clone(), Mask::default()), None)
         };
         let rows = self.norm_if(!self.pre_norm, &self.attention_norm, rows + attended);
         let rows = self.norm_if(self.pre_norm, &self.mlp_norm, rows);
@@ -507,8 +507,9 @@ impl Layer {
     }
 
     /// Attention whose scores add to those of the layer before.
-    fn attend(&self, rows: &Tensor<3>, before: Option<Tensor<4>>) -> (Tensor<3>, Tensor<4>) {
-        let [query, key, value] = self.attention.split(rows);
+    fn attend(&self, rows: Tensor<3>, before: Option<Tensor<4>>) -> (Tensor<3>, Tensor<4>) {
+        let query = self.attention.query(rows.clone());
+        let (key, value) = self.attention.key_value(rows);
         let [_, _, _, width] = query.dims();
         let scores = query.matmul(key.swap_dims(2, 3)) / (width as f64).sqrt();
         let scores = match before {
@@ -516,6 +517,6 @@ impl Layer {
             None => scores,
         };
         let context = softmax(scores.clone(), 3).matmul(value);
-        (self.attention.merge(context), scores)
+        (self.attention.project(context), scores)
     }
 }
