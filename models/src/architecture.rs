@@ -4,6 +4,7 @@ use burn::tensor::Device;
 use salamander_importers::Checkpoint;
 use serde_json::Value;
 
+use crate::detect::Field;
 use crate::processing::distribution::Family;
 use crate::{
     ARCHITECTURES, ConfigError, InputError, Inputs, LoadError, Outputs, Preset, PretrainedConfig,
@@ -78,9 +79,14 @@ pub struct Architecture {
     pub classes: &'static [Class],
     /// Builds one of its classes.
     pub load: Load,
+    /// Says what a checkpoint shows, if its names are this architecture's.
+    pub detect: Detect,
     /// The models that other libraries know by name, whose checkpoints come without a configuration.
     pub presets: fn() -> Vec<Preset>,
 }
+
+/// Reads a dialect and the fields of a configuration from the names and shapes of a checkpoint's tensors.
+pub type Detect = fn(&Checkpoint) -> Option<(&'static str, Vec<Field>)>;
 
 /// Builds and fills the class of that name from a parsed `config.json` and a checkpoint.
 pub type Load = fn(&Value, &str, &Checkpoint, &Device) -> Result<Box<dyn Model>, LoadError>;

@@ -7,6 +7,7 @@ mod architecture;
 pub mod bert;
 pub mod blocks;
 mod config;
+mod detect;
 mod error;
 pub mod patchtst;
 mod preset;
@@ -16,8 +17,11 @@ mod tensors;
 pub mod vit;
 pub mod whisper;
 
-pub use architecture::{Architecture, Class, Forecasts, Load, Model, Task, find, open, open_class};
+pub use architecture::{
+    Architecture, Class, Detect, Forecasts, Load, Model, Task, find, open, open_class,
+};
 pub use config::PretrainedConfig;
+pub use detect::{Detected, Field, Finding, detect};
 pub use error::{ConfigError, InputError, LoadError};
 pub use preset::{Preset, find_preset, timm_preset};
 pub use tensors::{Inputs, Outputs, Value};

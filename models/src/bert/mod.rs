@@ -11,6 +11,7 @@
 //! [`BertConfig`] → [`Bert`] (the trunk) → one struct a head.
 
 mod config;
+mod detect;
 mod heads;
 mod keys;
 mod model;
@@ -56,6 +57,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         Class::new("BertLMHeadModel", None),
     ],
     load: load_class,
+    detect: detect::detect,
     presets: Vec::new,
 };
 

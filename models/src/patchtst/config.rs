@@ -1,10 +1,12 @@
 use salamander_importers::Checkpoint;
 use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::detect;
 use crate::ConfigError;
 use crate::blocks::Activation;
 use crate::config::{null_is_default, parse};
+use crate::detect::{complete, complete_all};
 use crate::processing::distribution::Family;
 
 /// `config.json` of a PatchTST, with the reference's field names and defaults.
@@ -193,8 +195,18 @@ impl PatchTstConfig {
     /// # Errors
     /// A field has the wrong type or a value that cannot be honoured, or is needed and absent.
     pub fn parse(json: &Value, checkpoint: &Checkpoint) -> Result<Self, ConfigError> {
-        let json = shown(json, checkpoint)?;
-        let config: Self = parse(&json)?;
+        let Value::Object(given) = json else {
+            return Err(ConfigError::new("", "is not an object"));
+        };
+        let stride = given.get("patch_stride").and_then(Value::as_u64);
+        // Other tensors are not the weights of this architecture, which the load will say better.
+        let fields = detect::fields(checkpoint, stride).unwrap_or_default();
+        let json = if given.contains_key("model_type") {
+            complete(given, &fields)
+        } else {
+            complete_all(given, &fields)?
+        };
+        let config: Self = parse(&json.into())?;
         config.check()?;
         Ok(config)
     }
@@ -403,107 +415,4 @@ fn one_of(field: &str, value: &str, known: &[&str]) -> Result<(), ConfigError> {
     }
     let reason = format!("\"{value}\" is not one of {}", known.join(", "));
     Err(ConfigError::new(field, reason))
-}
-
-/// Adds to a configuration what it does not say and the checkpoint shows.
-fn shown(json: &Value, checkpoint: &Checkpoint) -> Result<Value, ConfigError> {
-    let Value::Object(given) = json else {
-        return Err(ConfigError::new("", "is not an object"));
-    };
-    let shape = |name: &str| {
-        let prefixed = checkpoint.get(&format!("model.{name}"));
-        let entry = prefixed.or_else(|| checkpoint.get(name))?;
-        Some(&entry.shape[..])
-    };
-    // How many modules `before{i}after` there are.
-    let count = |before: &str, after: &str| {
-        let mut numbers =
-            (0..=checkpoint.len()).take_while(|i| shape(&format!("{before}{i}{after}")).is_some());
-        numbers.by_ref().count()
-    };
-    let mut fields = Vec::new();
-    let embedding = "encoder.embedder.input_embedding";
-    let separate = count(&format!("{embedding}."), ".weight");
-    let weight = shape(&format!("{embedding}.weight")).or(shape(&format!("{embedding}.0.weight")));
-    let Some(&[width, patch]) = weight else {
-        // Not the weights of this architecture, which the load will say better.
-        return Ok(json.clone());
-    };
-    fields.push(("share_embedding", json!(separate == 0)));
-    fields.push(("d_model", json!(width)));
-    fields.push(("patch_length", json!(patch)));
-    let class_token = shape("encoder.positional_encoder.cls_token").is_some();
-    fields.push(("use_cls_token", json!(class_token)));
-    let layer = "encoder.layers.0";
-    fields.push((
-        "num_hidden_layers",
-        json!(count("encoder.layers.", ".ff.0.weight")),
-    ));
-    let channel_attention = shape(&format!("{layer}.norm_sublayer2.weight"))
-        .or(shape(&format!("{layer}.norm_sublayer2.batchnorm.weight")));
-    fields.push(("channel_attention", json!(channel_attention.is_some())));
-    let batch = shape(&format!("{layer}.norm_sublayer1.batchnorm.weight")).is_some();
-    fields.push((
-        "norm_type",
-        json!(if batch { "batchnorm" } else { "layernorm" }),
-    ));
-    if let Some(&[inner, _]) = shape(&format!("{layer}.ff.0.weight")) {
-        fields.push(("ffn_dim", json!(inner)));
-        let bias = shape(&format!("{layer}.ff.0.bias")).is_some();
-        fields.push(("bias", json!(bias)));
-    }
-    let heads =
-        count("head.projections.", ".weight").max(count("head.projections.", ".proj.0.weight"));
-    fields.push(("share_projection", json!(heads == 0)));
-    if let Some(channels) = [separate, heads]
-        .into_iter()
-        .max()
-        .filter(|count| *count > 0)
-    {
-        fields.push(("num_input_channels", json!(channels)));
-    }
-    let states = shape("encoder.positional_encoder.position_enc").and_then(|shape| shape.first());
-    let patches = states.map(|states| states.saturating_sub(usize::from(class_token)));
-    let stride = given.get("patch_stride").and_then(Value::as_u64);
-    if let (Some(patches), Some(stride)) = (patches, stride) {
-        // The shortest context that has as many patches.
-        let context = patches.saturating_sub(1).saturating_mul(stride as usize);
-        fields.push(("context_length", json!(context.saturating_add(patch))));
-    }
-    let head = |leaf: &str| {
-        shape(&format!("head.projection{leaf}")).or(shape(&format!("head.projections.0{leaf}")))
-    };
-    if let Some(parameters) = head(".proj.0.weight").or(head(".weight")) {
-        if head(".proj.0.weight").is_some() {
-            fields.push(("loss", json!("nll")));
-            let family = if head(".proj.2.weight").is_some() {
-                "student_t"
-            } else {
-                "normal"
-            };
-            fields.push(("distribution_output", json!(family)));
-        }
-        if let &[length, inputs] = parameters {
-            fields.push(("prediction_length", json!(length)));
-            fields.push(("num_targets", json!(length)));
-            let flat = patches.is_some_and(|patches| inputs == patches * width);
-            if flat && patches != Some(1) && !class_token {
-                fields.push(("pooling_type", Value::Null));
-            }
-        }
-    }
-    let mut config = given.clone();
-    for (field, value) in fields {
-        config.entry(field).or_insert(value);
-    }
-    if !given.contains_key("model_type") {
-        // No configuration of the reference leaves these out, and no shape shows them.
-        for field in ["num_attention_heads", "patch_stride", "num_input_channels"] {
-            if !config.contains_key(field) {
-                let reason = "is missing, and the checkpoint's shapes do not show it";
-                return Err(ConfigError::new(field, reason));
-            }
-        }
-    }
-    Ok(Value::Object(config))
 }

@@ -12,6 +12,7 @@
 //! [`PatchTstConfig`] → [`PatchTst`] (the trunk) → one struct a head; [`OriginalConfig`] → [`Original`].
 
 mod config;
+mod detect;
 mod heads;
 mod keys;
 mod model;
@@ -48,6 +49,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         Class::new("patchtst/original", Some(Task::Forecast)),
     ],
     load: load_class,
+    detect: detect::detect,
     presets: Vec::new,
 };
 

@@ -12,12 +12,14 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 use salamander_importers::Checkpoint;
 use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::config::NormType;
+use super::detect;
 use super::model::{Mlp, Norm, SelfAttention};
 use crate::blocks::Activation;
 use crate::config::parse;
+use crate::detect::{Field, complete};
 use crate::{ConfigError, LoadError};
 
 /// ε of the scaling and of every norm.
@@ -101,8 +103,20 @@ impl OriginalConfig {
     /// An argument has the wrong type or a value that cannot be honoured, the checkpoint is not of this
     /// layout, or its data cannot be read.
     pub fn parse(json: &Value, checkpoint: &Checkpoint) -> Result<Self, LoadError> {
-        let json = shown(json, checkpoint)?;
-        let config: Self = parse(&json)?;
+        let Value::Object(given) = json else {
+            return Err(ConfigError::new("", "is not an object").into());
+        };
+        let Some(fields) = detect::original(checkpoint, given) else {
+            let reason = "patchtst/original needs `backbone.W_P.weight` and `backbone.W_pos`, which the checkpoint lacks";
+            return Err(ConfigError::new("architectures", reason).into());
+        };
+        let mut json = complete(given, &fields);
+        // The reference drops its argument `norm` on the way: only the checkpoint tells.
+        let norm = fields.iter().find(|field| field.name == "norm");
+        if let Some(value) = norm.and_then(Field::value) {
+            json.insert("norm".to_owned(), value.clone());
+        }
+        let config: Self = parse(&json.into())?;
         config.check(checkpoint)?;
         Ok(config)
     }
@@ -209,96 +223,6 @@ impl OriginalConfig {
             NormType::Layer
         }
     }
-}
-
-/// Completes the arguments by what the checkpoint shows, then by the script's defaults.
-fn shown(json: &Value, checkpoint: &Checkpoint) -> Result<Value, LoadError> {
-    let Value::Object(given) = json else {
-        return Err(ConfigError::new("", "is not an object").into());
-    };
-    let decomposition = checkpoint.get("model_trend.backbone.W_P.weight").is_some();
-    let get = |name: &str| {
-        let mut prefixes = ["model.", "module.model.", "", "model_trend."].iter();
-        prefixes.find_map(|prefix| checkpoint.get(&format!("{prefix}{name}")))
-    };
-    let shape = |name: &str| get(name).map(|entry| &entry.shape[..]);
-    let count = |before: &str, after: &str| {
-        (0..=checkpoint.len())
-            .take_while(|i| shape(&format!("{before}{i}{after}")).is_some())
-            .count()
-    };
-    let mut config = given.clone();
-    let mut say = |field: &str, value: Value| {
-        config.entry(field).or_insert(value);
-    };
-    let layer = "backbone.encoder.layers.0";
-    let (Some(&[width, patch]), Some(&[patches, positions])) =
-        (shape("backbone.W_P.weight"), shape("backbone.W_pos"))
-    else {
-        let reason = "patchtst/original needs `backbone.W_P.weight` and `backbone.W_pos`, which the checkpoint lacks";
-        return Err(ConfigError::new("architectures", reason).into());
-    };
-    say("d_model", json!(width));
-    say("patch_len", json!(patch));
-    say(
-        "e_layers",
-        json!(count("backbone.encoder.layers.", ".ff.0.weight")),
-    );
-    if let Some(&[inner, _]) = shape(&format!("{layer}.ff.0.weight")) {
-        say("d_ff", json!(inner));
-    }
-    if let Some(scale) = get(&format!("{layer}.self_attn.sdp_attn.scale")) {
-        // 1/√(width of a head)
-        let scale = scale.read()?.iter::<f64>().next().unwrap_or_default();
-        say(
-            "n_heads",
-            json!((width as f64 * scale * scale).round() as u64),
-        );
-    }
-    let layer_norm = shape(&format!("{layer}.norm_attn.weight")).is_some();
-    let heads = count("head.linears.", ".weight");
-    let gains = shape("revin_layer.affine_weight");
-    let head = shape("head.linear.weight").or(shape("head.linears.0.weight"));
-    if let Some(&[future, _]) = head {
-        say("pred_len", json!(future));
-    }
-    say("individual", json!(heads > 0));
-    say("affine", json!(gains.is_some()));
-    say("decomposition", json!(decomposition));
-    if let Some(channels) = gains
-        .and_then(|shape| shape.first())
-        .copied()
-        .or((heads > 0).then_some(heads))
-    {
-        say("enc_in", json!(channels));
-    }
-    say(
-        "pe",
-        json!(if positions == width { "zeros" } else { "zero" }),
-    );
-    say("stride", json!(8));
-    say("padding_patch", json!("end"));
-    for (field, value) in [
-        ("revin", json!(1)),
-        ("subtract_last", json!(0)),
-        ("kernel_size", json!(25)),
-        ("res_attention", json!(true)),
-        ("pre_norm", json!(false)),
-        ("act", json!("gelu")),
-    ] {
-        say(field, value);
-    }
-    // The reference drops its argument `norm` on the way: only the checkpoint tells.
-    let norm = if layer_norm { "LayerNorm" } else { "BatchNorm" };
-    config.insert("norm".to_owned(), json!(norm));
-    if !config.contains_key("seq_len") {
-        // The shortest window that has as many patches.
-        let stride = config["stride"].as_u64().unwrap_or(8) as usize;
-        let padded = usize::from(config["padding_patch"] == "end");
-        let steps = patches.saturating_sub(1 + padded).saturating_mul(stride);
-        config.insert("seq_len".to_owned(), json!(steps.saturating_add(patch)));
-    }
-    Ok(Value::Object(config))
 }
 
 /// The whole model: one network, or one for the trend and one for the rest.

@@ -14,6 +14,7 @@
 //! struct a head.
 
 mod config;
+mod detect;
 mod heads;
 mod keys;
 mod model;
@@ -47,6 +48,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         Class::new("ResNetBackbone", None),
     ],
     load: load_class,
+    detect: detect::detect,
     presets: presets::presets,
 };
 

@@ -14,6 +14,7 @@
 //! [`VitConfig`] → [`Vit`] (the trunk) → one struct a head.
 
 mod config;
+mod detect;
 mod heads;
 mod keys;
 mod model;
@@ -58,6 +59,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         Class::new("DeiTForMaskedImageModeling", None),
     ],
     load: load_class,
+    detect: detect::detect,
     presets: presets::presets,
 };
 
@@ -97,6 +99,16 @@ fn load_class(
     }
 }
 
+fn dialect(checkpoint: &Checkpoint) -> Dialect {
+    let mut names = checkpoint.iter().map(|(name, _)| name);
+    let found = names.find_map(|name| match name.trim_start_matches("module.") {
+        "patch_embed.proj.weight" => Some(Dialect::Timm),
+        "conv_proj.weight" => Some(Dialect::Torchvision),
+        _ => None,
+    });
+    found.unwrap_or(Dialect::HuggingFace)
+}
+
 /// What building any of the classes needs.
 struct Loader<'a> {
     class: &'a str,
@@ -106,24 +118,14 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn dialect(&self) -> Dialect {
-        let mut names = self.checkpoint.iter().map(|(name, _)| name);
-        let found = names.find_map(|name| match name.trim_start_matches("module.") {
-            "patch_embed.proj.weight" => Some(Dialect::Timm),
-            "conv_proj.weight" => Some(Dialect::Torchvision),
-            _ => None,
-        });
-        found.unwrap_or(Dialect::HuggingFace)
-    }
-
     /// Whether the checkpoint has the parameter of that path.
     fn holds(&self, path: &str) -> bool {
-        let mut keys = self.dialect().map().candidates(path).into_iter();
+        let mut keys = dialect(self.checkpoint).map().candidates(path).into_iter();
         keys.any(|key| self.checkpoint.get(&key).is_some())
     }
 
     fn fill<M: Head + 'static>(&self, module: M) -> Result<Box<dyn Model>, LoadError> {
-        let map = self.dialect().map();
+        let map = dialect(self.checkpoint).map();
         Ok(Box::new(Served {
             module: load(module, self.class, &map, self.checkpoint)?,
             config: self.config.clone(),

@@ -1,4 +1,3 @@
-use salamander_importers::Checkpoint;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -104,9 +103,6 @@ impl From<Dimensions> for WhisperConfig {
     }
 }
 
-/// The width of a head in every checkpoint of OpenAI's, whose tensors do not tell it.
-const OPENAI_HEAD: usize = 64;
-
 impl WhisperConfig {
     /// Reads and checks a parsed `config.json`: Hugging Face's fields, or OpenAI's `dims` (`n_mels`, …).
     ///
@@ -126,39 +122,6 @@ impl WhisperConfig {
             parse(json)?
         };
         config.check()
-    }
-
-    /// The sizes of a checkpoint in OpenAI's names, from its tensors; `None` where one is missing.
-    ///
-    /// Heads are 64 wide, as they are in all of OpenAI's models.
-    ///
-    /// # Errors
-    /// The tensors' sizes are none that can be honoured.
-    pub fn from_openai(checkpoint: &Checkpoint) -> Result<Option<Self>, ConfigError> {
-        let size = |key: &str, dim: usize| checkpoint.get(key)?.shape.get(dim).copied();
-        let layers = |side: &str| {
-            let has = |index: &usize| {
-                let key = format!("{side}.blocks.{index}.attn.query.weight");
-                checkpoint.get(&key).is_some()
-            };
-            (0..).take_while(has).count()
-        };
-        let sizes = || {
-            let width = size("encoder.conv1.weight", 0)?;
-            Some(Dimensions {
-                n_mels: size("encoder.conv1.weight", 1)?,
-                n_audio_ctx: size("encoder.positional_embedding", 0)?,
-                n_audio_state: width,
-                n_audio_head: width / OPENAI_HEAD,
-                n_audio_layer: layers("encoder"),
-                n_vocab: size("decoder.token_embedding.weight", 0)?,
-                n_text_ctx: size("decoder.positional_embedding", 0)?,
-                n_text_state: width,
-                n_text_head: width / OPENAI_HEAD,
-                n_text_layer: layers("decoder"),
-            })
-        };
-        sizes().map(|dims| Self::from(dims).check()).transpose()
     }
 
     fn check(self) -> Result<Self, ConfigError> {

@@ -11,6 +11,7 @@
 
 mod cache;
 mod config;
+mod detect;
 mod heads;
 mod keys;
 mod model;
@@ -19,6 +20,7 @@ use burn::module::Module;
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use salamander_importers::{Checkpoint, FormatError, load};
 
+use crate::detect::complete;
 use crate::tensors::Ints;
 use crate::{
     Architecture, Class, InputError, Inputs, LoadError, Model, Outputs, PretrainedConfig, Task,
@@ -50,6 +52,7 @@ pub const ARCHITECTURE: Architecture = Architecture {
         },
     ],
     load: load_class,
+    detect: detect::detect,
     presets: Vec::new,
 };
 
@@ -114,14 +117,16 @@ fn configuration(
     let silent = ["d_model", "n_mels", "dims"]
         .iter()
         .all(|field| json.get(field).is_none());
-    let from_tensors = if openai && silent {
-        WhisperConfig::from_openai(checkpoint)?
+    let detected = if openai && silent {
+        detect::detect(checkpoint)
     } else {
         None
     };
-    let config = match from_tensors {
-        Some(config) => config,
-        None => WhisperConfig::parse(json)?,
+    let config = match (detected, json) {
+        (Some((_, fields)), serde_json::Value::Object(given)) => {
+            WhisperConfig::parse(&complete(given, &fields).into())?
+        }
+        _ => WhisperConfig::parse(json)?,
     };
     config.check_depth(checkpoint.len())?;
     Ok((config, openai))

@@ -1,0 +1,82 @@
+//! What a checkpoint shows of a Whisper.
+
+use salamander_importers::Checkpoint;
+use serde_json::json;
+
+use super::keys;
+use crate::detect::{Evidence, Field, HUGGING_FACE};
+
+/// The width of a head in every published checkpoint, whose tensors do not tell it.
+const HEAD: usize = 64;
+
+pub(super) fn detect(checkpoint: &Checkpoint) -> Option<(&'static str, Vec<Field>)> {
+    let openai = keys::is_openai(checkpoint);
+    let mut found = Evidence::new(checkpoint, keys::generation(openai));
+    let frames = found.find("model.encoder.conv1.weight")?;
+    let positions = found.find("model.encoder.position_embeddings")?;
+    let &[width, bins, _] = frames.shape else {
+        return None;
+    };
+    let by = format!("`{}` and `{}` are there", frames.key, positions.key);
+    found.shown("model_type", "whisper", by);
+    let decoder = found.find("model.decoder.token_embeddings.weight");
+    if let Some(projector) = found.find("projector.weight") {
+        let by = format!("`{}` is there", projector.key);
+        let class = json!(["WhisperForAudioClassification"]);
+        found.shown("architectures", class, by);
+        found.size("classifier_proj_size", "projector.weight", 0);
+        found.size("num_labels", "classifier.bias", 0);
+        found.presence("use_weighted_layer_sum", "layer_weights");
+    } else if openai || frames.key.starts_with("model.") || found.has("proj_out") {
+        let by = "the names of the trunk, and of the head where it has its own weights";
+        let class = json!(["WhisperForConditionalGeneration"]);
+        found.shown("architectures", class, by);
+    } else {
+        let by = "the names of the trunk, without `model.`";
+        found.shown("architectures", json!(["WhisperModel"]), by);
+    }
+    found.shown("num_mel_bins", bins, &frames);
+    found.shown("d_model", width, &frames);
+    found.size(
+        "max_source_positions",
+        "model.encoder.position_embeddings",
+        0,
+    );
+    side(&mut found, "encoder", width);
+    if decoder.is_some() {
+        found.size("vocab_size", "model.decoder.token_embeddings.weight", 0);
+        found.size(
+            "max_target_positions",
+            "model.decoder.position_embeddings",
+            0,
+        );
+        side(&mut found, "decoder", width);
+    }
+    Some((if openai { "OpenAI" } else { HUGGING_FACE }, found.fields()))
+}
+
+/// The layers of the encoder or the decoder.
+fn side(found: &mut Evidence, side: &'static str, width: usize) {
+    let [layers, inner, heads] = match side {
+        "encoder" => [
+            "encoder_layers",
+            "encoder_ffn_dim",
+            "encoder_attention_heads",
+        ],
+        _ => [
+            "decoder_layers",
+            "decoder_ffn_dim",
+            "decoder_attention_heads",
+        ],
+    };
+    let before = format!("model.{side}.layers.");
+    let count = found.count(&before, ".attention.query.weight");
+    found.shown(layers, count, format!("{count} layers"));
+    found.size(inner, &format!("{before}0.mlp.up.bias"), 0);
+    if width.is_multiple_of(HEAD) {
+        let why = "the published models have heads 64 wide";
+        found.usual(heads, width / HEAD, why);
+    } else {
+        found.open(heads, Vec::new());
+    }
+}
