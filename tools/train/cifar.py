@@ -17,23 +17,20 @@ off goes on.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import ViTImageProcessor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fixtures"))
-from resnet import Cifar  # noqa: E402
+from common import read_pictures  # noqa: E402
+from resnet import Cifar, load_cifar  # noqa: E402
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MEAN = (0.4914, 0.4822, 0.4465)
@@ -42,19 +39,6 @@ HELD_OUT = 200
 SHIFT = 4
 
 Data = tuple[Tensor, Tensor]
-
-
-def read(directory: Path, split: str) -> Data:
-    """Pictures `[n, 3, 32, 32]` of bytes, and their labels."""
-    packed = (directory / f"{split}.bin").read_bytes()
-    with (directory / f"{split}.csv").open(newline="", encoding="utf-8") as file:
-        rows = [{name: int(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    pictures = np.empty((len(rows), 32, 32, 3), np.uint8)
-    for picture, row in zip(pictures, rows):
-        begin = row["offset"]
-        picture[:] = Image.open(io.BytesIO(packed[begin : begin + row["length"]])).convert("RGB")
-    labels = torch.tensor([row["label"] for row in rows])
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), labels
 
 
 def hold_out(data: Data) -> tuple[Data, Data]:
@@ -209,16 +193,6 @@ def export(model: nn.Module, arguments: argparse.Namespace) -> None:
     ViTImageProcessor(size=size, image_mean=list(MEAN), image_std=list(STD)).save_pretrained(arguments.out)
 
 
-def load(directory: Path) -> nn.Module:
-    """The written model, computing in float32."""
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    model = Cifar(config["hidden_sizes"], config["depths"][0], "B")
-    state = {name: tensor.float() for name, tensor in load_file(directory / "model.safetensors").items()}
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing)
-    return model.eval()
-
-
 def main() -> None:
     """Train, write the model, print its scores."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -236,12 +210,12 @@ def main() -> None:
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    data, valid = hold_out(read(arguments.data, "train"))
+    data, valid = hold_out(read_pictures(arguments.data, "train"))
     model = train(arguments, data, valid)
     export(model, arguments)
-    model = load(arguments.out)
+    model = load_cifar(arguments.out)
     print(f"float16: validation {accuracy(model, valid):.4f}")
-    print(f"float16: test {accuracy(model, read(arguments.data, 'test')):.4f}")
+    print(f"float16: test {accuracy(model, read_pictures(arguments.data, 'test')):.4f}")
 
 
 if __name__ == "__main__":
