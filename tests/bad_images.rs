@@ -128,10 +128,24 @@ fn what_is_no_picture_is_named() {
     let error = image.resize(1 << 20, 1 << 20, Filter::Box).unwrap_err();
     assert!(error.to_string().contains("1048576 × 1048576"), "{error}");
     let sliver = Image::new(1, 60_000, vec![0; 180_000]).unwrap();
-    let processor =
-        json!({"image_processor_type": "ViTImageProcessor", "size": {"shortest_edge": 256}});
+    for size in [
+        json!({"shortest_edge": 256}),
+        json!({"shortest_edge": 256, "longest_edge": 512}),
+        json!({"max_height": 512, "max_width": 512}),
+    ] {
+        let processor = json!({"image_processor_type": "ViTImageProcessor", "size": size});
+        let processor = ImageProcessor::parse(&processor).unwrap();
+        assert!(processor.process(&sliver).is_err());
+    }
+    let processor = json!({
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": false,
+        "do_pad": true,
+        "pad_size": {"height": 9, "width": 8},
+    });
     let processor = ImageProcessor::parse(&processor).unwrap();
-    assert!(processor.process(&sliver).is_err());
+    let error = processor.process(&sliver).unwrap_err().to_string();
+    assert!(error.contains("8 × 9 of `pad_size`"), "{error}");
 }
 
 #[test]
@@ -147,9 +161,11 @@ fn processors_are_refused_by_field_and_value() {
         ),
         (json!({"size": {"height": 0, "width": 3}}), "`size`: 0"),
         (json!({"size": {"height": 3}}), "`size`"),
+        (json!({"size": {"longest_edge": 9}}), "`size`"),
+        (json!({"size": {"max_height": 9}}), "`size`"),
         (
-            json!({"size": {"shortest_edge": 3, "longest_edge": 9}}),
-            "`size`",
+            json!({"size": {"shortest_edge": 3, "longest_edge": 0}}),
+            "`size`: 0",
         ),
         (json!({"size": 1_u64 << 40}), "`size`"),
         (json!({"size": "large"}), "`size`: \"large\""),
@@ -162,7 +178,14 @@ fn processors_are_refused_by_field_and_value() {
         ),
         (json!({"do_resize": "yes"}), "`do_resize`: \"yes\""),
         (json!({"do_center_crop": true}), "`crop_size`: is missing"),
-        (json!({"do_pad": true}), "`do_pad`"),
+        (
+            json!({"do_pad": true, "pad_size": {"shortest_edge": 9}}),
+            "`pad_size`: has no height and width",
+        ),
+        (
+            json!({"do_center_crop": true, "crop_size": {"max_height": 9, "max_width": 9}}),
+            "`crop_size`: has no height and width",
+        ),
     ] {
         let mut processor = json!({"image_processor_type": "ViTImageProcessor"});
         for (field, value) in changes.as_object().unwrap() {

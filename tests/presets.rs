@@ -4,7 +4,7 @@
 //! `tools/fixtures/presets.py` makes the fixture.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -60,6 +60,46 @@ fn presets_have_the_tensors_of_their_libraries() {
     }
     println!("{} presets", presets.len());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn presets_know_the_names_of_their_classes() {
+    let presets = presets();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.safetensors");
+    let labels = |name: &str, tensors: &[Tensor]| {
+        hollow(&path, tensors);
+        let device = Device::from_env().unwrap();
+        let task = ImageClassification::open_as(&path, name, &device).unwrap();
+        task.labels().to_vec()
+    };
+    for name in ["torchvision/resnet18", "timm/vit_tiny_patch16_224"] {
+        let labels = labels(name, &presets[name]);
+        assert_eq!(labels.len(), 1000);
+        let distinct: BTreeSet<&String> = labels.iter().collect();
+        assert_eq!(distinct.len(), 1000);
+        // The first, the last, and the bird and the machine of one name.
+        for (class, expected) in [
+            (0, "tench"),
+            (134, "crane bird"),
+            (517, "crane"),
+            (999, "toilet tissue"),
+        ] {
+            assert_eq!(labels[class], expected);
+        }
+    }
+    let name = "cifar/resnet20";
+    assert_eq!(labels(name, &presets[name])[9], "truck");
+
+    // Fine-tuned for three classes of somebody's own.
+    let name = "torchvision/resnet18";
+    let mut tensors = presets[name].clone();
+    for (key, shape) in &mut tensors {
+        if key.starts_with("fc.") {
+            shape[0] = 3;
+        }
+    }
+    assert_eq!(labels(name, &tensors), ["LABEL_0", "LABEL_1", "LABEL_2"]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! Trained models against their reference implementations: the one that comes with the repository, and
-//! all-MiniLM-L6-v2 where `SALAMANDER_MINILM` names its directory.
+//! Trained models against their reference implementations: the classifiers that come with the repository,
+//! and all-MiniLM-L6-v2 where `SALAMANDER_MINILM` names its directory.
 //!
-//! `tools/fixtures/{sentiment,minilm}.py` make the fixtures.
+//! `tools/fixtures/{sentiment,cifar,minilm}.py` make the fixtures.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use salamander::importers::Checkpoint;
 use salamander::models::processing::text::Truncation;
 use salamander::tasks::{
-    ClassificationFunction, TextClassification, TextClassificationOptions, TextEmbedding,
+    ClassificationFunction, ImageClassification, ImageClassificationOptions, TextClassification,
+    TextClassificationOptions, TextEmbedding,
 };
 use salamander::{Device, ModelDir};
 use serde_json::Value;
@@ -67,6 +68,43 @@ fn sentiment() {
             );
         }
     }
+}
+
+#[test]
+fn pictures() {
+    let device = Device::from_env().unwrap();
+    let classify = ImageClassification::open(root("assets/cifar10"), &device).unwrap();
+    let options = ImageClassificationOptions {
+        function: Some(ClassificationFunction::None),
+        ..ImageClassificationOptions::default()
+    };
+    let logits = classify.clone().with_options(options);
+    let cases = json("tests/fixtures/cifar10/expected.json");
+    let mut samples = 0;
+    for case in &cases {
+        let file = case["file"].as_str().unwrap();
+        let path = root(file);
+        let found = classify.run(&path).unwrap();
+        assert_eq!(found[0].name, case["label"], "{file}");
+        let score = case["score"].as_f64().unwrap() as f32;
+        assert!((found[0].score - score).abs() < TOLERANCE, "{file}");
+        for label in logits.run(&path).unwrap() {
+            let mut names = classify.labels().iter();
+            let class = names.position(|name| *name == label.name).unwrap();
+            let expected = case["logits"][class].as_f64().unwrap() as f32;
+            assert!(
+                (label.score - expected).abs() < TOLERANCE,
+                "{file}: {} for {expected}",
+                label.score
+            );
+        }
+        // The samples are named for what they show.
+        if file.starts_with("assets") {
+            assert_eq!(path.file_stem().unwrap(), &found[0].name[..]);
+            samples += 1;
+        }
+    }
+    assert_eq!((samples, cases.len()), (8, 16));
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub fn find_preset(name: &str, checkpoint: &Checkpoint) -> Result<Preset, Config
     let mut known = Vec::new();
     for mut preset in all {
         if preset.name == name {
+            if preset.config.get("num_labels") == Some(&json!(IMAGENET_CLASSES)) {
+                preset.config["id2label"] = numbered(IMAGENET_NAMES.lines());
+            }
             let mut keys = preset.classifiers.iter();
             let classifier = keys.find_map(|key| checkpoint.get(key));
             if let Some(classes) = classifier.and_then(|entry| entry.shape.first()) {
@@ -127,6 +130,19 @@ fn timm(architecture: &str, json: &Value, checkpoint: &Checkpoint) -> Result<Pre
     }
     Ok(preset)
 }
+
+/// The configuration's `id2label` of these names.
+pub(crate) fn numbered<'a>(names: impl Iterator<Item = &'a str>) -> Value {
+    let names = names.enumerate();
+    let names = names.map(|(index, name)| (index.to_string(), json!(name)));
+    Value::Object(names.collect())
+}
+
+/// The classes of ImageNet's challenge of 2012, which every preset with as many was trained on.
+pub(crate) const IMAGENET_CLASSES: usize = 1000;
+/// Their names, a line each: `torchvision.models._meta` of 0.29, which tells both cranes and maillots apart.
+/// `tools/fixtures/presets.py` writes them.
+const IMAGENET_NAMES: &str = include_str!("imagenet.txt");
 
 /// The mean of ImageNet's pictures, a channel.
 pub(crate) const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];

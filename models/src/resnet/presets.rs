@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::keys::CLASSIFIERS;
 use crate::Preset;
-use crate::preset::{IMAGENET_MEAN, IMAGENET_STD, cropped, resized};
+use crate::preset::{IMAGENET_CLASSES, IMAGENET_MEAN, IMAGENET_STD, cropped, numbered, resized};
 
 /// Depth, blocks a stage, whether they are bottlenecks.
 const SIZES: &[(usize, [usize; 4], bool)] = &[
@@ -121,9 +121,7 @@ fn cifar_classes() -> Value {
         "ship",
         "truck",
     ];
-    let classes = NAMES.iter().enumerate();
-    let classes = classes.map(|(index, name)| (index.to_string(), json!(name)));
-    Value::Object(classes.collect())
+    numbered(NAMES.into_iter())
 }
 
 fn config(depths: &[usize], bottleneck: bool) -> Value {
@@ -135,6 +133,6 @@ fn config(depths: &[usize], bottleneck: bool) -> Value {
         "hidden_sizes": [64 * expansion, 128 * expansion, 256 * expansion, 512 * expansion],
         "depths": depths,
         "layer_type": if bottleneck { "bottleneck" } else { "basic" },
-        "num_labels": 1000,
+        "num_labels": IMAGENET_CLASSES,
     })
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::keys::CLASSIFIERS;
 use crate::Preset;
-use crate::preset::{IMAGENET_MEAN, IMAGENET_STD, cropped, resized};
+use crate::preset::{IMAGENET_CLASSES, IMAGENET_MEAN, IMAGENET_STD, cropped, resized};
 
 const BILINEAR: u64 = 2;
 const BICUBIC: u64 = 3;
@@ -121,6 +121,6 @@ fn config((_, width, layers, heads): Size, patch: u64, side: u64, distilled: boo
         "layer_norm_eps": 1e-6,
         "image_size": side,
         "patch_size": patch,
-        "num_labels": 1000,
+        "num_labels": IMAGENET_CLASSES,
     })
 }

@@ -27,6 +27,10 @@ enum Size {
     Exact(usize, usize),
     /// The shorter side becomes this, the longer one follows.
     Shortest(usize),
+    /// The same, unless the longer side would become more than `longest`; then it becomes that.
+    Bounded { shortest: usize, longest: usize },
+    /// As large as fits into this height and width.
+    Within(usize, usize),
 }
 
 /// A prepared picture.
@@ -51,6 +55,8 @@ pub struct ImageProcessor {
     crop: Option<(usize, usize)>,
     rescale: Option<f64>,
     normalize: Option<([f64; 3], [f64; 3])>,
+    /// The height and width that are reached by zeros below and to the right of the normalised values.
+    pad: Option<(usize, usize)>,
 }
 
 /// What a class of the reference does where the file says nothing.
@@ -147,9 +153,14 @@ impl ImageProcessor {
         } else {
             Backend::Torchvision
         };
-        if fields.flag("do_pad", false)? {
-            return Err(refuse("do_pad", "true is not supported"));
-        }
+        // Without a size the reference pads to the largest picture of a batch, which alters none that is
+        // prepared alone, as each is here.
+        let pad = match fields.size("pad_size", true)? {
+            _ if !fields.flag("do_pad", false)? => None,
+            None => None,
+            Some(Size::Exact(height, width)) => Some((height, width)),
+            Some(_) => return Err(refuse("pad_size", "has no height and width")),
+        };
         let filter = match fields.number("resample")? {
             None => defaults.filter,
             Some(number) => Some(number)
@@ -166,6 +177,7 @@ impl ImageProcessor {
             None => defaults.crop,
             Some(Size::Exact(height, width)) => Some((height, width)),
             Some(Size::Shortest(side)) => Some((side, side)),
+            Some(_) => return Err(refuse("crop_size", "has no height and width")),
         };
         let resizes = fields.flag("do_resize", true)?;
         if !fields.flag("do_center_crop", defaults.crop.is_some())? {
@@ -174,7 +186,8 @@ impl ImageProcessor {
             return Err(refuse("crop_size", "is missing, and there is no default"));
         }
         if defaults.margin && resizes {
-            let Size::Shortest(side) = size else {
+            // The reference looks at no other edge here.
+            let (Size::Shortest(side) | Size::Bounded { shortest: side, .. }) = size else {
                 return Err(refuse("size", "has no shortest_edge"));
             };
             if side < 384 {
@@ -215,6 +228,7 @@ impl ImageProcessor {
             crop,
             rescale,
             normalize,
+            pad,
         };
         if backend == Backend::Torchvision && matches!(filter, Filter::Box | Filter::Hamming) {
             let reason = "box and hamming are Pillow's alone; the reference fails on them";
@@ -233,22 +247,33 @@ impl ImageProcessor {
     /// Prepares a picture.
     ///
     /// # Errors
-    /// It would become larger than is taken.
+    /// It would become larger than is taken, or is larger than what it should be padded to.
     pub fn process(&self, image: &Image) -> Result<Pixels, ImageError> {
         let image = self.frame(image)?;
-        let plane = image.width * image.height;
+        let (height, width) = self.pad.unwrap_or((image.height, image.width));
+        if image.height > height || image.width > width {
+            return Err(ImageError::Size {
+                width: image.width as u64,
+                height: image.height as u64,
+                reason: format!("are more than the {width} × {height} of `pad_size`"),
+            });
+        }
+        let plane = height * width;
         let mut values = vec![0.0; 3 * plane];
         for (channel, values) in values.chunks_exact_mut(plane.max(1)).enumerate() {
-            let bytes = image.pixels[channel..].iter().step_by(3);
             // There are only 256 of them.
             let table = self.table(channel);
-            for (value, byte) in values.iter_mut().zip(bytes) {
-                *value = table[usize::from(*byte)];
+            let rows = image.pixels.chunks_exact(image.width * 3);
+            for (values, bytes) in values.chunks_exact_mut(width).zip(rows) {
+                let bytes = bytes[channel..].iter().step_by(3);
+                for (value, byte) in values.iter_mut().zip(bytes) {
+                    *value = table[usize::from(*byte)];
+                }
             }
         }
         Ok(Pixels {
-            height: image.height,
-            width: image.width,
+            height,
+            width,
             values,
         })
     }
@@ -350,6 +375,30 @@ impl Size {
                     (short, long(image.width, image.height))
                 }
             }
+            // `get_size_with_aspect_ratio`: rounded, but the other side from what was not.
+            Size::Bounded { shortest, longest } => {
+                let old_short = image.width.min(image.height);
+                let old_long = image.width.max(image.height);
+                let ratio = old_long as f64 / old_short as f64;
+                let bound = (ratio * shortest as f64 > longest as f64)
+                    .then(|| longest as f64 * old_short as f64 / old_long as f64);
+                let short = bound.map_or(shortest, |bound| bound.round_ties_even() as usize);
+                let exact = bound.unwrap_or(shortest as f64);
+                let long = (exact * old_long as f64 / old_short as f64) as usize;
+                if old_short == short {
+                    (image.height, image.width)
+                } else if image.width < image.height {
+                    (long, short)
+                } else {
+                    (short, long)
+                }
+            }
+            // `get_image_size_for_max_height_width`.
+            Size::Within(height, width) => {
+                let (old_height, old_width) = (image.height as f64, image.width as f64);
+                let scale = (height as f64 / old_height).min(width as f64 / old_width);
+                ((old_height * scale) as usize, (old_width * scale) as usize)
+            }
         }
     }
 }
@@ -421,7 +470,10 @@ impl Fields<'_> {
             return Ok(None);
         };
         let invalid = || {
-            let reason = format!("{value} is not height and width, or shortest_edge alone");
+            let reason = format!(
+                "{value} is not height and width, shortest_edge perhaps with longest_edge, or max_height \
+                 and max_width"
+            );
             refuse(name, reason)
         };
         let side = |value: &Value| {
@@ -433,12 +485,29 @@ impl Fields<'_> {
             Value::Number(_) => Size::Shortest(side(value)?),
             Value::Array(pair) if pair.len() == 2 => Size::Exact(side(&pair[0])?, side(&pair[1])?),
             Value::Object(fields) => {
-                let get = |key: &str| fields.get(key).filter(|value| !value.is_null());
-                let others = ["longest_edge", "max_height", "max_width"];
-                match (get("shortest_edge"), get("height"), get("width")) {
-                    _ if others.iter().any(|key| get(key).is_some()) => return Err(invalid()),
-                    (Some(edge), None, None) => Size::Shortest(side(edge)?),
-                    (None, Some(height), Some(width)) => Size::Exact(side(height)?, side(width)?),
+                let keys = [
+                    "height",
+                    "width",
+                    "shortest_edge",
+                    "longest_edge",
+                    "max_height",
+                    "max_width",
+                ];
+                let given = keys.map(|key| fields.get(key).filter(|value| !value.is_null()));
+                match given {
+                    [Some(height), Some(width), None, None, None, None] => {
+                        Size::Exact(side(height)?, side(width)?)
+                    }
+                    [None, None, Some(shortest), None, None, None] => {
+                        Size::Shortest(side(shortest)?)
+                    }
+                    [None, None, Some(shortest), Some(longest), None, None] => Size::Bounded {
+                        shortest: side(shortest)?,
+                        longest: side(longest)?,
+                    },
+                    [None, None, None, None, Some(height), Some(width)] => {
+                        Size::Within(side(height)?, side(width)?)
+                    }
                     _ => return Err(invalid()),
                 }
             }
