@@ -8,6 +8,7 @@ pub mod bert;
 pub mod blocks;
 mod config;
 mod error;
+mod naming;
 pub mod patchtst;
 mod preset;
 pub mod processing;
@@ -19,6 +20,7 @@ pub mod whisper;
 pub use architecture::{Architecture, Class, Forecasts, Load, Model, Task, find, open, open_class};
 pub use config::PretrainedConfig;
 pub use error::{ConfigError, InputError, LoadError};
+pub use naming::{Naming, naming};
 pub use preset::{Preset, find_preset, timm_preset};
 pub use tensors::{Inputs, Outputs, Value};
 

@@ -12,7 +12,7 @@
 
 mod config;
 mod heads;
-mod keys;
+pub(crate) mod keys;
 mod model;
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};

@@ -15,7 +15,7 @@
 
 mod config;
 mod heads;
-mod keys;
+pub(crate) mod keys;
 mod model;
 mod presets;
 

@@ -12,7 +12,7 @@
 mod cache;
 mod config;
 mod heads;
-mod keys;
+pub(crate) mod keys;
 mod model;
 
 use burn::module::Module;
