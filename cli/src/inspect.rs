@@ -47,6 +47,9 @@ fn print(out: &mut dyn Write, found: &Inspection) -> Result<(), Failure> {
     if !found.tasks.is_empty() {
         rows.push(row("tasks", found.tasks.join(", ")));
     }
+    for shortcoming in &found.shortcomings {
+        rows.push(row("hardware", shortcoming.clone()));
+    }
     rows.push(row("format", found.format.clone()));
     for file in &found.files {
         rows.push(row("file", file.display().to_string()));
@@ -59,7 +62,7 @@ fn print(out: &mut dyn Write, found: &Inspection) -> Result<(), Failure> {
     rows.push(row("bytes", thousands(found.bytes)));
     table(out, &rows)?;
     if let Some(serde_json::Value::Object(config)) = &found.config {
-        writeln!(out, "\nconfig.json")?;
+        writeln!(out, "\nconfiguration")?;
         let fields = config
             .iter()
             .map(|(name, value)| row(&format!("  {name}"), value.to_string()));

@@ -1,11 +1,13 @@
 //! The `salamander` command: parses arguments, prints, draws progress.
 
+mod convert;
 mod forecast;
 mod forward;
 mod input;
 mod inspect;
 mod output;
 mod run;
+mod scan;
 mod speech;
 
 use std::process::ExitCode;
@@ -28,6 +30,10 @@ enum Command {
     Run(run::Run),
     /// List what a model directory or a weight file holds
     Inspect(inspect::Inspect),
+    /// Say what files would do to whoever opens them without care; fails if that is dangerous
+    Scan(scan::Scan),
+    /// Write a model in another format, and read it back
+    Convert(convert::Convert),
     /// Run the bare network: named tensors in, named tensors out
     Forward(forward::Forward),
 }
@@ -54,9 +60,12 @@ type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    output::show_warnings();
     let result = match arguments.command {
         Command::Run(run) => run.run(),
         Command::Inspect(inspect) => inspect.run(),
+        Command::Scan(scan) => scan.run(),
+        Command::Convert(convert) => convert.run(),
         Command::Forward(forward) => forward.run(),
     };
     match result {

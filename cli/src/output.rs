@@ -22,6 +22,16 @@ pub(crate) fn error(error: &dyn Error) {
     eprintln!("error: {text}");
 }
 
+/// Lets the libraries' warnings through to people and logs alike.
+pub(crate) fn show_warnings() {
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .without_time()
+        .init();
+}
+
 /// A remark for people, which a pipe does not get.
 pub(crate) fn remark(text: &str) {
     if io::stderr().is_terminal() {

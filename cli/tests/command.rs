@@ -406,3 +406,87 @@ fn sound_files_become_text_subtitles_or_objects() {
     let error = fails(&[&run[..], &["--word-timestamps", sound]].concat(), b"");
     assert!(error.contains("`word_timestamps`"), "{error}");
 }
+
+#[test]
+fn a_converted_model_answers_as_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = fixture("../../assets/sentiment");
+    let source = source.to_str().unwrap();
+    let answer = |model: &str| {
+        let run = [
+            "run",
+            "text-classification",
+            "--model",
+            model,
+            "--json",
+            "a fine film",
+        ];
+        objects(&run, "").remove(0)
+    };
+    for format in ["safetensors", "pytorch", "json", "native"] {
+        let target = folder.path().join(format);
+        let target = target.to_str().unwrap();
+        let convert = [
+            "convert",
+            source,
+            target,
+            "--format",
+            format,
+            "--shard-size",
+            "500KB",
+        ];
+        let output = salamander(&convert, b"");
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{errors}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("largest difference  0\n"), "{text}");
+        assert_eq!(errors, "", "a pipe gets no progress");
+        if format != "native" {
+            assert_eq!(answer(target), answer(source), "{format}");
+        }
+    }
+    let target = folder.path().join("half.npz");
+    let target = target.to_str().unwrap();
+    let convert = ["convert", source, target, "--dtype", "f16", "--json"];
+    let output = salamander(&convert, b"");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["to"], "npz");
+    let largest = report["largest_difference"].as_f64().unwrap();
+    assert!(largest > 0.0 && largest < 1e-2);
+    let tensors = report["tensors"].as_array().unwrap();
+    let differences = tensors.iter().map(|t| t["difference"].as_f64().unwrap());
+    assert_eq!(differences.fold(0.0, f64::max), largest);
+    let again = fails(&["convert", source, target], b"");
+    assert!(again.contains("is there already"), "{again}");
+    let unknown = salamander(&["convert", source, target, "--dtype", "q3_k"], b"");
+    assert!(!unknown.status.success());
+}
+
+#[test]
+fn a_scan_fails_on_danger_alone() {
+    let path = |name: &str| {
+        fixture(&format!("scan/{name}"))
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
+    let good = path("state_dict.pt");
+    let output = salamander(&["scan", &good], b"");
+    assert!(output.status.success());
+    let report = objects(&["scan", &good, "--json"], "").remove(0);
+    assert_eq!(
+        (&report["dangerous"], &report["pickles"]),
+        (&Value::Bool(false), &Value::from(1))
+    );
+    let bad = path("nested.pkl");
+    let output = salamander(&["scan", &good, &bad], b"");
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("danger") && text.contains("`os.system`"),
+        "{text}"
+    );
+    let whole = fixture("scan");
+    let error = fails(&["scan", whole.to_str().unwrap()], b"");
+    assert!(error.contains("files are dangerous"), "{error}");
+}

@@ -241,6 +241,11 @@ impl Device {
         linked.map(|backend| backend.name()).collect()
     }
 
+    /// Whether it is the CPU.
+    pub fn is_cpu(&self) -> bool {
+        !self.backend.is_gpu()
+    }
+
     /// Burn's handle, for code that works with tensors.
     pub fn burn(&self) -> &BurnDevice {
         &self.burn

@@ -36,6 +36,14 @@ pub enum Error {
         /// Where and why.
         source: serde_json::Error,
     },
+    /// A TOML file cannot be parsed.
+    #[error("{}: not valid TOML: {reason}", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        reason: String,
+    },
     /// A configuration has a value that cannot be honoured.
     #[error("{}: {source}", directory.display())]
     Config {
@@ -127,6 +135,11 @@ impl Error {
                 reason: other.to_string(),
             },
         }
+    }
+
+    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::Io { path, source }
     }
 
     pub(crate) fn config(directory: &std::path::Path) -> impl FnOnce(ConfigError) -> Error {

@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-use crate::{Error, ModelDir};
+use crate::native::{Native, memory};
+use crate::{Device, Error, ModelDir};
 
 /// What a model directory or a weight file holds.
 #[derive(Debug, Clone, Serialize)]
@@ -25,8 +26,10 @@ pub struct Inspection {
     pub classes: Vec<String>,
     /// The tasks that those classes serve.
     pub tasks: Vec<String>,
-    /// The parsed `config.json`.
+    /// The parsed `config.json`, or `config.toml` in its place.
     pub config: Option<Value>,
+    /// In what this machine falls short of what a native directory says that its model needs.
+    pub shortcomings: Vec<String>,
     /// The weight format's own metadata.
     pub metadata: BTreeMap<String, String>,
     /// The number of elements of all tensors.
@@ -63,9 +66,17 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, Error> {
     };
     let path = directory.as_ref().map_or(path, ModelDir::path);
     let config = match &directory {
-        Some(directory) => directory.json("config.json")?,
+        Some(directory) => directory.known_config()?,
         None => None,
     };
+    let hardware = match &directory {
+        Some(directory) => Native::open(directory)?.map(|native| native.hardware()),
+        None => None,
+    };
+    let shortcomings = hardware.map(|hardware| {
+        let device = Device::from_env().ok();
+        hardware.shortcomings(memory(), device.as_ref())
+    });
     let checkpoint = Checkpoint::open(path)?;
     let common = match (&directory, &config) {
         (Some(directory), Some(config)) => Some(directory.common_config(config)),
@@ -102,6 +113,7 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, Error> {
         classes,
         tasks,
         config,
+        shortcomings: shortcomings.unwrap_or_default(),
         parameters: checkpoint
             .iter()
             .map(|(_, entry)| entry.elements() as u64)

@@ -4,16 +4,19 @@
 //! and can be used from several threads at once.
 
 mod audio;
+mod convert;
 mod device;
 mod error;
 mod forward;
 mod generate;
 mod inspect;
 mod model_dir;
+pub mod native;
 mod source;
 pub mod tasks;
 
 pub use audio::{Audio, AudioFileError};
+pub use convert::{Conversion, ConvertOptions, Converted, Progress, convert, dtype_named};
 pub use device::{Device, DeviceError};
 pub use error::Error;
 pub use forward::Network;

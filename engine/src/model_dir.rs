@@ -7,6 +7,7 @@ use salamander_models::processing::text::{TextTokenizer, TokenizerFiles};
 use serde_json::Value;
 
 use crate::Error;
+use crate::native::Native;
 
 /// A directory with a model's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,23 +65,34 @@ impl ModelDir {
         &self.path
     }
 
-    /// The parsed `config.json`.
+    /// The parsed `config.json`, or what a native directory's `config.toml` says in its place.
     ///
     /// # Errors
-    /// It is absent or not valid JSON.
+    /// There is neither, or it is not valid.
     pub fn config(&self) -> Result<Value, Error> {
-        self.json("config.json")?.ok_or_else(|| Error::NotFound {
+        self.known_config()?.ok_or_else(|| Error::NotFound {
             model: self.path.display().to_string(),
             reason: "has no config.json; a model directory needs one".to_owned(),
         })
     }
 
-    /// The parsed `config.json`, or an empty one where there is none, for what the checkpoint alone shows.
+    /// The same, or nothing where there is none.
     ///
     /// # Errors
-    /// It is not valid JSON.
+    /// It is not valid.
+    pub fn known_config(&self) -> Result<Option<Value>, Error> {
+        match self.json("config.json")? {
+            Some(config) => Ok(Some(config)),
+            None => Ok(Native::open(self)?.map(|native| native.config())),
+        }
+    }
+
+    /// The same, or an empty one where there is none, for what the checkpoint alone shows.
+    ///
+    /// # Errors
+    /// It is not valid.
     pub fn config_or_empty(&self) -> Result<Value, Error> {
-        let config = self.json("config.json")?;
+        let config = self.known_config()?;
         Ok(config.unwrap_or_else(|| Value::Object(serde_json::Map::new())))
     }
 

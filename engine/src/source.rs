@@ -4,6 +4,7 @@ use salamander_importers::Checkpoint;
 use salamander_models::{Preset, find_preset, timm_preset};
 use serde_json::Value;
 
+use crate::native::{Native, memory};
 use crate::{Error, ModelDir};
 
 /// What a model is opened from.
@@ -36,6 +37,11 @@ impl Source {
                 (directory, checkpoint)
             }
         };
+        if let Some(native) = Native::open(&directory)? {
+            for shortcoming in native.hardware().shortcomings(memory(), None) {
+                tracing::warn!(model = %directory.path().display(), "{shortcoming}");
+            }
+        }
         let refuse = Error::config(directory.path());
         let (config, preset) = match preset {
             Some(name) => {

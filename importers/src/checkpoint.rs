@@ -1,12 +1,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::{BoolStore, DType, TensorData};
+use burn::tensor::{BoolStore, Bytes, DType, TensorData};
 use indexmap::IndexMap;
 
-use crate::{FormatError, detect, gguf};
+use crate::float8::Float8;
+use crate::key_map::Source;
+use crate::{FormatError, detect, gguf, map};
 
 /// The element type of a stored tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub enum Dtype {
     U16,
     U8,
     Bool,
+    /// A float of eight bits; read as `f32`.
+    F8(Float8),
     /// Numbers in blocks that share scales, by GGML's name of the type; read as `f32`.
     Quantized(&'static str),
     /// A type that can be listed but not read, by its name in the file.
@@ -33,7 +37,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// The Burn type that the data is read as, with the same bytes unless it is quantized; `None` for
+    /// The Burn type that the data is read as, with the same bytes unless that is wider; `None` for
     /// [`Dtype::Other`].
     pub fn to_burn(&self) -> Option<DType> {
         Some(match self {
@@ -50,9 +54,14 @@ impl Dtype {
             Dtype::U16 => DType::U16,
             Dtype::U8 => DType::U8,
             Dtype::Bool => DType::Bool(BoolStore::Native),
-            Dtype::Quantized(_) => DType::F32,
+            Dtype::F8(_) | Dtype::Quantized(_) => DType::F32,
             Dtype::Other(_) => return None,
         })
+    }
+
+    /// Whether its values are floats once they are read.
+    pub fn is_float(&self) -> bool {
+        self.to_burn().is_some_and(|dtype| dtype.is_float())
     }
 }
 
@@ -60,6 +69,7 @@ impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Dtype::Bool => f.pad("BOOL"),
+            Dtype::F8(float) => f.pad(float.name()),
             Dtype::Quantized(name) => f.pad(name),
             Dtype::Other(name) => f.pad(name),
             known => f.pad(&format!("{known:?}")),
@@ -89,6 +99,14 @@ pub enum Format {
     Npy,
     /// An archive of NumPy arrays.
     Npz,
+    /// A JSON state dictionary, its tensors in base64; perhaps compressed.
+    Json,
+    /// A JSON model, its tensors as numbers; perhaps compressed.
+    JsonModel,
+    /// A YAML model, its tensors as numbers; perhaps compressed.
+    YamlModel,
+    /// Burn's own records.
+    Burnpack,
 }
 
 impl fmt::Display for Format {
@@ -103,11 +121,16 @@ impl fmt::Display for Format {
             Format::SplitGguf => "GGUF, split",
             Format::Npy => "NumPy",
             Format::Npz => "NumPy archive",
+            Format::Json => "JSON state dictionary",
+            Format::JsonModel => "JSON model",
+            Format::YamlModel => "YAML model",
+            Format::Burnpack => "burnpack",
         })
     }
 }
 
 type Read = dyn Fn() -> Result<TensorData, FormatError> + Send + Sync;
+type Stored = dyn Fn() -> Result<Bytes, FormatError> + Send + Sync;
 
 /// One tensor of a checkpoint: what it is, and how to read it.
 #[derive(Clone)]
@@ -119,6 +142,7 @@ pub struct Entry {
     /// The size of the data in the file, in bytes.
     pub bytes: usize,
     read: Arc<Read>,
+    stored: Option<Arc<Stored>>,
 }
 
 impl Entry {
@@ -133,15 +157,49 @@ impl Entry {
             shape,
             bytes,
             read: Arc::new(read),
+            stored: None,
         }
     }
 
-    /// Reads the data, in the stored type and shape; quantized data becomes `f32`. Mapped files are not copied.
+    /// Adds a way to the bytes as they are stored, little-endian and in row-major order, for a type that is
+    /// not read as itself.
+    #[must_use]
+    pub(crate) fn with_stored(
+        mut self,
+        stored: impl Fn() -> Result<Bytes, FormatError> + Send + Sync + 'static,
+    ) -> Self {
+        self.stored = Some(Arc::new(stored));
+        self
+    }
+
+    /// Reads the data, in the stored type and shape; quantized data and floats of eight bits become `f32`.
+    /// Mapped files are not copied.
     ///
     /// # Errors
     /// The element type cannot be read, or the bytes are not of that type.
     pub fn read(&self) -> Result<TensorData, FormatError> {
         (self.read)()
+    }
+
+    /// The data in the stored type, [`Entry::dtype`], as little-endian bytes in row-major order. Mapped files
+    /// are not copied.
+    ///
+    /// # Errors
+    /// The bytes are not of that type, or no bytes of a type that cannot be read are known.
+    pub fn stored(&self) -> Result<Bytes, FormatError> {
+        match &self.stored {
+            Some(stored) => stored(),
+            None => Ok(self.read()?.into_bytes()),
+        }
+    }
+
+    /// Whether [`Entry::stored`] gives bytes of [`Entry::dtype`].
+    pub(crate) fn is_stored(&self) -> bool {
+        let same = !matches!(
+            self.dtype,
+            Dtype::F8(_) | Dtype::Quantized(_) | Dtype::Other(_)
+        );
+        same || self.stored.is_some()
     }
 
     /// The number of elements.
@@ -166,9 +224,52 @@ pub struct Checkpoint {
     /// The string metadata that the format carries.
     pub metadata: BTreeMap<String, String>,
     entries: IndexMap<String, Entry>,
+    trace: Option<Arc<Trace>>,
+}
+
+/// Where [`load`](crate::load) would have put a checkpoint's tensors.
+#[derive(Debug, Default)]
+pub struct Trace(Mutex<Vec<Placement>>);
+
+/// One parameter and what fills it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// The parameter's path in the module, the last segment as checkpoints call it.
+    pub parameter: String,
+    /// The tensor that fills it, or some rows of it.
+    pub source: Source,
+}
+
+impl Trace {
+    /// All placements, in the module's order; none if no load came as far as knowing them.
+    pub fn placements(&self) -> Vec<Placement> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn record(&self, placements: Vec<Placement>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = placements;
+    }
 }
 
 impl Checkpoint {
+    /// The same checkpoint for finding out where a module would put its tensors: [`load`](crate::load) fails
+    /// as soon as it knows, before it reads any.
+    pub fn traced(&self) -> (Checkpoint, Arc<Trace>) {
+        let trace = Arc::new(Trace::default());
+        let checkpoint = Checkpoint {
+            trace: Some(trace.clone()),
+            ..self.clone()
+        };
+        (checkpoint, trace)
+    }
+
+    pub(crate) fn trace(&self) -> Option<&Trace> {
+        self.trace.as_deref()
+    }
+
     /// Opens a weight file, or the weights of a model directory.
     ///
     /// The format of a file is found from its content, and from its name where the content says nothing.
@@ -180,7 +281,9 @@ impl Checkpoint {
     /// 2. `pytorch_model.bin`, `pytorch_model.bin.index.json`, another `*.bin.index.json`, the only file that
     ///    ends in `.pt`, `.pth`, `.bin`, `.th` or `.ckpt`;
     /// 3. the only `*.gguf`, or the parts of one;
-    /// 4. `weights.npz`, `model.npz`, the only `*.npz`, then the only `*.npy`.
+    /// 4. `weights.npz`, `model.npz`, the only `*.npz`, then the only `*.npy`;
+    /// 5. `model.bpk`, the only `*.bpk`;
+    /// 6. `model.json`, `model.yaml` or `model.yml`, perhaps with `.gz` or `.zst` behind.
     ///
     /// # Errors
     /// Nothing readable is there, or a file is truncated, corrupt or of another format.
@@ -191,6 +294,20 @@ impl Checkpoint {
             return detect::open(&weights_in(path)?);
         }
         detect::open(path)
+    }
+
+    /// A checkpoint of the same files with other tensors.
+    #[must_use]
+    pub fn with_entries(&self, entries: impl IntoIterator<Item = (String, Entry)>) -> Self {
+        Self {
+            entries: entries.into_iter().collect(),
+            ..self.clone()
+        }
+    }
+
+    /// Lets go of the memory that mapped files take by having been read; reading them again brings it back.
+    pub fn release(&self) {
+        self.files.iter().for_each(|file| map::release(file));
     }
 
     pub(crate) fn new(
@@ -204,6 +321,7 @@ impl Checkpoint {
             files,
             metadata,
             entries,
+            trace: None,
         }
     }
 
@@ -265,6 +383,24 @@ const KINDS: &[Kind] = &[
         usual: &[],
         index: &[],
         endings: &[".npy"],
+    },
+    Kind {
+        usual: &["model.bpk"],
+        index: &[],
+        endings: &[".bpk"],
+    },
+    Kind {
+        usual: &[
+            "model.json",
+            "model.json.gz",
+            "model.json.zst",
+            "model.yaml",
+            "model.yaml.gz",
+            "model.yaml.zst",
+            "model.yml",
+        ],
+        index: &[],
+        endings: &[],
     },
 ];
 

@@ -22,6 +22,9 @@ pub(crate) fn elements(shape: &[u64]) -> Option<u64> {
 
 /// The bytes as a tensor, without a copy where they are aligned; the error is a reason.
 pub(crate) fn typed(bytes: Bytes, shape: &[usize], dtype: &Dtype) -> Result<TensorData, String> {
+    if let Dtype::F8(float) = dtype {
+        return Ok(TensorData::new(float.decode(&bytes), shape.to_vec()));
+    }
     let burn = dtype.to_burn();
     let burn = burn.ok_or_else(|| format!("the type {dtype} cannot be read"))?;
     if *dtype == Dtype::Bool
@@ -32,11 +35,16 @@ pub(crate) fn typed(bytes: Bytes, shape: &[usize], dtype: &Dtype) -> Result<Tens
     // Elements are read in place, which needs an alignment that not every writer gives.
     let aligned = (bytes.as_ptr() as usize).is_multiple_of(burn.size());
     let bytes = if aligned {
-        BurnBytes::from_shared(bytes, AllocationProperty::File)
+        shared(bytes)
     } else {
         BurnBytes::from_bytes_vec(bytes.to_vec())
     };
     Ok(TensorData::from_bytes(bytes, shape.to_vec(), burn))
+}
+
+/// Bytes of a file in Burn's type, without a copy.
+pub(crate) fn shared(bytes: Bytes) -> BurnBytes {
+    BurnBytes::from_shared(bytes, AllocationProperty::File)
 }
 
 /// Turns every word around: little-endian from big-endian.

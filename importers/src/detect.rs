@@ -8,7 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::FormatError;
 use crate::map::map_file;
 use crate::zip::{self, Archive};
-use crate::{gguf, numpy, pytorch, safetensors, sharded};
+use crate::{burnpack, compress, gguf, json, model_text, numpy, pytorch, safetensors, sharded};
 
 /// What is not weights, or in no format that is read here: how it begins, what it is, what to do.
 const OTHERS: &[(&[u8], &str)] = &[
@@ -24,11 +24,6 @@ const OTHERS: &[(&[u8], &str)] = &[
     ),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
     (b"Rar!", "a RAR archive; unpack it first"),
-    (b"\x1f\x8b", "compressed by gzip; unpack it first"),
-    (
-        b"\x28\xb5\x2f\xfd",
-        "compressed by Zstandard; unpack it first",
-    ),
     (b"BZh", "compressed by bzip2; unpack it first"),
     (b"\xfd7zXZ", "compressed by xz; unpack it first"),
 ];
@@ -69,7 +64,21 @@ fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
     if map.starts_with(gguf::MAGIC) {
         return gguf::read(path, map);
     }
-    if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| map.starts_with(magic)) {
+    if map.starts_with(&burnpack::MAGIC) {
+        return burnpack::read(path, map);
+    }
+    if let Some(compression) = compress::find(&map) {
+        let text = compress::inflate(path, &map, compression)?;
+        return if is_json(&text) {
+            json::read(path, &text)
+        } else {
+            model_text::read_yaml(path, &text)
+        };
+    }
+    if is_json(&map) {
+        return json::read(path, &map);
+    }
+    if let Some(what) = other(&map) {
         return Err(FormatError::NoWeights {
             path: path.to_owned(),
             reason: format!("this is {what}"),
@@ -79,6 +88,20 @@ fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
         "pt" | "pth" | "th" | "bin" | "ckpt" => pytorch::read(path, map),
         "npy" | "npz" => numpy::npy(path, &map),
         "gguf" => gguf::read(path, map),
+        "json" => json::read(path, &map),
+        "yaml" | "yml" => model_text::read_yaml(path, &map),
+        "bpk" => burnpack::read(path, map),
         _ => safetensors::read(path, &map),
     }
+}
+
+/// What a file is that is not weights.
+pub(crate) fn other(bytes: &[u8]) -> Option<&'static str> {
+    let found = OTHERS.iter().find(|(magic, _)| bytes.starts_with(magic));
+    found.map(|(_, what)| *what)
+}
+
+/// Whether it is a JSON object. An empty file and one of blanks are none.
+fn is_json(text: &[u8]) -> bool {
+    text.trim_ascii_start().starts_with(b"{")
 }

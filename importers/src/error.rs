@@ -48,6 +48,9 @@ pub enum FormatError {
         /// The first tensor that is said to lie in it.
         tensor: String,
     },
+    /// A traced checkpoint is not loaded; its trace says what would have been.
+    #[error("the checkpoint is traced, not loaded")]
+    Traced,
     /// The path holds no weights in a format that can be read.
     #[error("{}: {reason}; weights are looked for as one `*.safetensors`, `*.bin`, `*.pt` or `*.pth` file, or several under a `*.index.json`", path.display())]
     NoWeights {

@@ -126,6 +126,18 @@ impl KeyMap {
             .collect()
     }
 
+    /// Whether a row says what the parameter `path` is called; without one it keeps its path.
+    pub fn names(&self, path: &str) -> bool {
+        let groups = self.groups.iter();
+        let groups = groups.filter(|group| path.starts_with(group.module_prefix));
+        let group = groups.max_by_key(|group| group.module_prefix.len());
+        group.is_some_and(|group| {
+            let inner = &path[group.module_prefix.len()..];
+            let mut rows = group.rows.iter();
+            rows.any(|(_, module)| rewrite(module, "", inner).is_some())
+        })
+    }
+
     /// Whether the checkpoint key may stay unused.
     pub fn ignores(&self, key: &str) -> bool {
         let prefixes = self.groups.iter().flat_map(|g| &g.checkpoint_prefixes);

@@ -3,27 +3,38 @@
 //! A [`Checkpoint`] lists what a weight file holds without reading the data. A [`KeyMap`] says how the
 //! names of a checkpoint and of a module correspond. [`load`] lays module, map and checkpoint over each
 //! other, and either fills every parameter or gives one [`KeyReport`] that names everything that does
-//! not fit.
+//! not fit. [`write`] writes a checkpoint in any of the [`WriteFormat`]s, one tensor at a time.
 //!
 //! This crate knows no architecture and opens no socket.
 
+pub mod burnpack;
+mod change;
 mod checkpoint;
+mod compress;
 mod data;
 mod detect;
 mod error;
+mod float8;
 pub mod gguf;
+pub mod json;
 mod key_map;
 mod load;
 mod map;
+pub mod model_text;
 pub mod numpy;
 pub mod pytorch;
 mod report;
 pub mod safetensors;
+pub mod scan;
 mod sharded;
+mod write;
 mod zip;
 
-pub use checkpoint::{Checkpoint, Dtype, Entry, Format};
+pub use change::{Difference, difference};
+pub use checkpoint::{Checkpoint, Dtype, Entry, Format, Placement, Trace};
 pub use error::{FormatError, LoadError};
+pub use float8::Float8;
 pub use key_map::{Block, KeyMap, Row, Source};
 pub use load::load;
 pub use report::{KeyReport, Mismatch, Missing, Unexpected};
+pub use write::{Compression, WriteFormat, WriteOptions, write};

@@ -4,10 +4,9 @@ use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Bool, DType, Device, Int, Shape, Tensor, TensorData};
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 
-use crate::checkpoint::{Checkpoint, Dtype, Entry};
+use crate::change::{rows_of, to_f32};
+use crate::checkpoint::{Checkpoint, Dtype, Entry, Placement};
 use crate::error::{FormatError, LoadError};
 use crate::key_map::{Block, KeyMap, Source};
 use crate::report::{KeyReport, Mismatch, Missing, Unexpected};
@@ -31,6 +30,10 @@ pub fn load<M: Module>(
     let mut parameters = Parameters::default();
     module.visit(&mut parameters);
     let plan = plan(&parameters.found, name, map, checkpoint)?;
+    if let Some(trace) = checkpoint.trace() {
+        trace.record(placements(&parameters.found, &plan));
+        return Err(FormatError::Traced.into());
+    }
     let mut filler = Filler {
         plan,
         path: Path::default(),
@@ -199,9 +202,22 @@ type Plan = HashMap<String, Fill>;
 
 /// Where a parameter's data is, and what it must go through.
 struct Fill {
+    source: Source,
     entry: Entry,
     layout: Layout,
-    rows: Option<Block>,
+}
+
+fn placements(parameters: &[Parameter], plan: &Plan) -> Vec<Placement> {
+    let placed = parameters.iter().filter_map(|parameter| {
+        let source = plan.get(&parameter.path)?.source.clone();
+        let parent = parameter
+            .path
+            .rfind('.')
+            .map_or("", |dot| &parameter.path[..=dot]);
+        let parameter = format!("{parent}{}", parameter.leaf.0);
+        Some(Placement { parameter, source })
+    });
+    placed.collect()
 }
 
 fn plan(
@@ -247,9 +263,9 @@ fn plan(
             continue;
         }
         let fill = Fill {
+            source: source.clone(),
             entry: entry.clone(),
             layout: parameter.layout,
-            rows,
         };
         plan.insert(parameter.path.clone(), fill);
     }
@@ -310,8 +326,8 @@ impl Filler {
         let fill = self.plan.remove(&self.path.text())?;
         match fill.entry.read() {
             Ok(data) => {
-                let data = match fill.rows {
-                    Some(block) => rows(&data, block),
+                let data = match fill.source.rows {
+                    Some(block) => rows_of(&data, block),
                     None => data,
                 };
                 Some((data, fill.layout))
@@ -363,30 +379,5 @@ impl ModuleMapper for Filler {
         };
         let tensor = Tensor::from_data(data, &param.lazy_device());
         Param::initialized(param.id, tensor)
-    }
-}
-
-/// A copy of one block of rows of a tensor whose row count the plan has proven to be a multiple.
-fn rows(data: &TensorData, block: Block) -> TensorData {
-    let mut shape = data.shape().clone();
-    shape[0] /= block.count;
-    let bytes = data.as_bytes();
-    let size = bytes.len() / block.count;
-    let own = bytes[block.index * size..][..size].to_vec();
-    TensorData::from_bytes_vec(own, shape, data.dtype())
-}
-
-fn to_f32(data: TensorData) -> TensorData {
-    let shape = data.shape().clone();
-    if let Ok(values) = data.as_slice::<f16>() {
-        let mut wide = vec![0.0; values.len()];
-        values.convert_to_f32_slice(&mut wide);
-        TensorData::new(wide, shape)
-    } else if let Ok(values) = data.as_slice::<bf16>() {
-        let mut wide = vec![0.0; values.len()];
-        values.convert_to_f32_slice(&mut wide);
-        TensorData::new(wide, shape)
-    } else {
-        data.convert_dtype(DType::F32)
     }
 }

@@ -7,6 +7,8 @@
 //! Burn has no name for — complex numbers, texts, dates, records, `bfloat16` as NumPy stores it — are listed
 //! and not read. Arrays of Python objects are pickles, and are refused.
 
+mod write;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use crate::data::{self, clip};
 use crate::error::FormatError;
 use crate::map::map_file;
 use crate::zip::{self, Archive, Member};
+
+pub(crate) use write::{NPY, NPZ};
 
 pub(crate) const MAGIC: &[u8; 6] = b"\x93NUMPY";
 const FORMAT: &str = "NumPy";
@@ -54,6 +58,26 @@ pub(crate) fn npy(path: &Path, map: &Bytes) -> Result<Checkpoint, FormatError> {
         BTreeMap::new(),
         entries,
     ))
+}
+
+/// Where the data of an array of Python objects begins, if it is one.
+pub(crate) fn objects(bytes: &[u8]) -> Option<usize> {
+    let (begin, length) = match bytes.get(6)? {
+        1 => (
+            10,
+            usize::from(u16::from_le_bytes(*bytes.get(8..)?.first_chunk()?)),
+        ),
+        _ => (
+            12,
+            u32::from_le_bytes(*bytes.get(8..)?.first_chunk()?) as usize,
+        ),
+    };
+    let end = begin + length;
+    let header = String::from_utf8_lossy(bytes.get(begin..end)?);
+    ["'O'", "'|O'"]
+        .iter()
+        .any(|kind| header.contains(kind))
+        .then_some(end)
 }
 
 /// Whether an archive is one of arrays; an empty one is by its name.

@@ -3,19 +3,23 @@
 //! The layout is that of <https://huggingface.co/docs/safetensors>; the header is parsed and proven by
 //! the `safetensors` crate (no gaps, no overlaps, sizes equal to shape × type, nothing beyond the file).
 
-use std::collections::BTreeMap;
+mod write;
+
 use std::path::Path;
 
 use ::safetensors::SafeTensors;
-use ::safetensors::tensor::TensorView;
-use burn::tensor::{BoolStore, DType, TensorData};
+use burn::tensor::TensorData;
 use bytes::Bytes;
 use indexmap::IndexMap;
 
 use crate::checkpoint::{Checkpoint, Dtype, Entry, Format};
 use crate::data;
 use crate::error::FormatError;
+use crate::float8::Float8;
 use crate::map::map_file;
+
+pub(crate) use write::WRITER;
+pub use write::write;
 
 const FORMAT: &str = "safetensors";
 const LENGTH_BYTES: usize = 8;
@@ -61,9 +65,11 @@ pub(crate) fn read(path: &Path, map: &Bytes) -> Result<Checkpoint, FormatError> 
             shape: info.shape.clone(),
             bytes,
         };
+        let stored = reader.bytes.clone();
         let entry = Entry::new(dtype, info.shape.clone(), end - begin, move || {
             reader.read()
-        });
+        })
+        .with_stored(move || Ok(data::shared(stored.clone())));
         entries.insert(name, entry);
     }
     let text = metadata.metadata().clone().unwrap_or_default();
@@ -73,42 +79,6 @@ pub(crate) fn read(path: &Path, map: &Bytes) -> Result<Checkpoint, FormatError> 
         text.into_iter().collect(),
         entries,
     ))
-}
-
-/// Writes tensors to one file, under a temporary name first.
-///
-/// # Errors
-/// A type has no safetensors name, or the file cannot be written.
-pub fn write(
-    path: &Path,
-    tensors: &BTreeMap<String, TensorData>,
-    metadata: BTreeMap<String, String>,
-) -> Result<(), FormatError> {
-    let mut views = Vec::new();
-    for (name, data) in tensors {
-        let dtype = stored_dtype(data.dtype()).ok_or_else(|| FormatError::Tensor {
-            path: path.to_owned(),
-            tensor: name.clone(),
-            offset: None,
-            reason: format!("the type {:?} cannot be written", data.dtype()),
-        })?;
-        let view = TensorView::new(dtype, data.shape().to_vec(), data.as_bytes());
-        views.push((name, view.map_err(|error| unwritten(path, error))?));
-    }
-    let metadata = metadata.into_iter().collect();
-    ::safetensors::serialize_to_file(views, Some(metadata), path)
-        .map_err(|error| unwritten(path, error))
-}
-
-fn unwritten(path: &Path, error: ::safetensors::SafeTensorError) -> FormatError {
-    let source = match error {
-        ::safetensors::SafeTensorError::IoError(error) => error,
-        other => std::io::Error::other(other),
-    };
-    FormatError::Io {
-        path: path.to_owned(),
-        source,
-    }
 }
 
 /// One tensor's bytes in a mapped file.
@@ -149,28 +119,11 @@ fn dtype(dtype: ::safetensors::Dtype) -> Dtype {
         Stored::U16 => Dtype::U16,
         Stored::U8 => Dtype::U8,
         Stored::BOOL => Dtype::Bool,
-        other => Dtype::Other(other.to_string()),
+        other => {
+            let name = other.to_string();
+            Float8::find(&name).map_or(Dtype::Other(name), Dtype::F8)
+        }
     }
-}
-
-fn stored_dtype(dtype: DType) -> Option<::safetensors::Dtype> {
-    use ::safetensors::Dtype as Stored;
-    Some(match dtype {
-        DType::F64 => Stored::F64,
-        DType::F32 => Stored::F32,
-        DType::F16 => Stored::F16,
-        DType::BF16 => Stored::BF16,
-        DType::I64 => Stored::I64,
-        DType::I32 => Stored::I32,
-        DType::I16 => Stored::I16,
-        DType::I8 => Stored::I8,
-        DType::U64 => Stored::U64,
-        DType::U32 => Stored::U32,
-        DType::U16 => Stored::U16,
-        DType::U8 => Stored::U8,
-        DType::Bool(BoolStore::Native) => Stored::BOOL,
-        _ => return None,
-    })
 }
 
 /// The safetensors crate's reason in the words of someone who has only the file.

@@ -1,14 +1,19 @@
 //! Weights in several files under a `*.index.json`, of safetensors or of PyTorch.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::checkpoint::{Checkpoint, Entry, Format};
 use crate::detect;
 use crate::error::FormatError;
+use crate::write::{Draft, Job, Whole};
+
+/// What an index says of its own tensors.
+pub(crate) const COUNTS: [&str; 2] = ["total_size", "total_parameters"];
 
 /// `model.safetensors.index.json`, `pytorch_model.bin.index.json`.
 #[derive(Deserialize)]
@@ -91,4 +96,66 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
         other => (key, other.to_string()),
     });
     Ok(Checkpoint::new(format, files, metadata.collect(), entries))
+}
+
+/// Writes one file, or where that would be larger than wished `STEM-00001-of-00003.ENDING` and so on under a
+/// `STEM.ENDING.index.json`, as Hugging Face's libraries do: tensors in their order, as many as fit.
+pub(crate) fn write(
+    job: &Job<'_>,
+    file: fn(&Job<'_>) -> Result<Whole, FormatError>,
+) -> Result<Vec<PathBuf>, FormatError> {
+    let shards = shards(job);
+    let count = shards.len();
+    if count == 1 {
+        return Ok(vec![file(job)?.place()?]);
+    }
+    let stem = job.path.file_stem().unwrap_or_default().to_string_lossy();
+    let ending = job.path.extension().unwrap_or_default().to_string_lossy();
+    let mut weight_map = BTreeMap::new();
+    let mut whole = Vec::new();
+    for (at, tensors) in shards.iter().enumerate() {
+        let name = format!("{stem}-{:05}-of-{count:05}.{ending}", at + 1);
+        let path = job.path.with_file_name(&name);
+        whole.push(file(&job.part(tensors, &path))?);
+        for (tensor, _) in tensors {
+            weight_map.insert(*tensor, name.clone());
+        }
+    }
+    let total: usize = job.tensors.iter().map(|(_, entry)| entry.bytes).sum();
+    let elements: usize = job.tensors.iter().map(|(_, entry)| entry.elements()).sum();
+    let mut metadata = json!(job.metadata);
+    metadata[COUNTS[0]] = json!(total);
+    metadata[COUNTS[1]] = json!(elements);
+    let index = json!({"metadata": metadata, "weight_map": weight_map});
+    let index_path = job
+        .path
+        .with_file_name(format!("{stem}.{ending}.index.json"));
+    let mut draft = Draft::create(&index_path)?;
+    draft.write(format!("{index:#}\n").as_bytes())?;
+    let index = draft.finish()?;
+    // The index last: until it is there, the set is not.
+    let mut files = Vec::new();
+    for shard in whole {
+        files.push(shard.place()?);
+    }
+    files.insert(0, index.place()?);
+    Ok(files)
+}
+
+fn shards<'a>(job: &Job<'a>) -> Vec<Vec<(&'a str, &'a Entry)>> {
+    let most = job.options.shard_size.unwrap_or(u64::MAX);
+    let mut shards = vec![Vec::new()];
+    let mut size: u64 = 0;
+    for (name, entry) in &job.tensors {
+        let bytes = entry.bytes as u64;
+        if size > 0 && size.saturating_add(bytes) > most {
+            shards.push(Vec::new());
+            size = 0;
+        }
+        size = size.saturating_add(bytes);
+        if let Some(shard) = shards.last_mut() {
+            shard.push((*name, *entry));
+        }
+    }
+    shards
 }

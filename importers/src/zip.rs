@@ -5,6 +5,8 @@
 //! itself and believes nothing else: local headers must repeat it, members may neither overlap nor share a
 //! name, and nothing may be encrypted or split. Inflating is left to `miniz_oxide`, which is pure Rust.
 
+mod write;
+
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -12,21 +14,23 @@ use indexmap::IndexMap;
 
 use crate::FormatError;
 
+pub(crate) use write::ZipDraft;
+
 /// What inflating a member may take beyond the size of the file it comes from.
 pub(crate) const INFLATED_MARGIN: usize = 256 << 20;
 
 /// What every zip file begins with, unless it is empty.
-const LOCAL: &[u8; 4] = b"PK\x03\x04";
-const CENTRAL: &[u8; 4] = b"PK\x01\x02";
-const END: &[u8; 4] = b"PK\x05\x06";
+pub(crate) const LOCAL: &[u8; 4] = b"PK\x03\x04";
+pub(crate) const CENTRAL: &[u8; 4] = b"PK\x01\x02";
+pub(crate) const END: &[u8; 4] = b"PK\x05\x06";
 const END_64: &[u8; 4] = b"PK\x06\x06";
 const END_64_LOCATOR: &[u8; 4] = b"PK\x06\x07";
 
 const END_BYTES: usize = 22;
 const LOCATOR_BYTES: usize = 20;
-const CENTRAL_BYTES: usize = 46;
-const LOCAL_BYTES: usize = 30;
-const ENCRYPTED: u16 = 1 | 1 << 6 | 1 << 13;
+pub(crate) const CENTRAL_BYTES: usize = 46;
+pub(crate) const LOCAL_BYTES: usize = 30;
+pub(crate) const ENCRYPTED: u16 = 1 | 1 << 6 | 1 << 13;
 const ZIP64_EXTRA: u16 = 1;
 
 /// Whether a file begins as an archive.
@@ -365,7 +369,12 @@ fn central_record(
 }
 
 /// Size, stored size and local header, from the record's fields or its zip64 field where those are full.
-fn sizes(extra: &[u8], size: u32, stored: u32, local: u32) -> Option<(usize, usize, usize)> {
+pub(crate) fn sizes(
+    extra: &[u8],
+    size: u32,
+    stored: u32,
+    local: u32,
+) -> Option<(usize, usize, usize)> {
     let mut rest = extra;
     let mut wide: &[u8] = &[];
     // PyTorch pads with fields of its own; what does not parse as a field is padding too.
@@ -402,11 +411,11 @@ fn local_header(map: &[u8], at: usize, name: &[u8], directory: usize) -> Option<
     (same && begin <= header.len()).then_some(at + begin)
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 

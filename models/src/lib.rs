@@ -9,6 +9,7 @@ pub mod blocks;
 mod config;
 mod detect;
 mod error;
+mod naming;
 pub mod patchtst;
 mod preset;
 pub mod processing;
@@ -23,6 +24,7 @@ pub use architecture::{
 pub use config::PretrainedConfig;
 pub use detect::{Detected, Field, Finding, detect};
 pub use error::{ConfigError, InputError, LoadError};
+pub use naming::{Naming, naming};
 pub use preset::{Preset, find_preset, timm_preset};
 pub use tensors::{Inputs, Outputs, Value};
 

@@ -8,7 +8,10 @@
 //! A file that is one part of several, `NAME-00002-of-00003.gguf`, opens all of them, under the metadata of
 //! the first.
 
+mod metadata;
+mod quantize;
 mod quants;
+mod write;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -18,11 +21,16 @@ use burn::tensor::TensorData;
 use bytes::Bytes;
 use indexmap::IndexMap;
 
-use self::quants::{Kind, Values};
+use self::quants::Values;
 use crate::checkpoint::{Checkpoint, Entry, Format};
 use crate::data::{self, clip};
 use crate::error::FormatError;
 use crate::map::map_file;
+
+pub use metadata::{Metadata, Value, metadata};
+pub(crate) use quants::Kind;
+pub use quants::quantized_types;
+pub(crate) use write::WRITER;
 
 pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
 const FORMAT: &str = "GGUF";
@@ -215,12 +223,17 @@ fn one(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
             bytes,
             big_endian: header.big_endian,
         };
-        let entry = Entry::new(
+        let stored = reader.bytes.clone();
+        let plain = matches!(kind.values, Values::Plain(_));
+        let mut entry = Entry::new(
             kind.dtype(),
             reader.shape.clone(),
             reader.bytes.len(),
             move || reader.read(),
         );
+        if !plain && !header.big_endian {
+            entry = entry.with_stored(move || Ok(data::shared(stored.clone())));
+        }
         if entries.insert(info.name.clone(), entry).is_some() {
             return Err(refuse("it is there twice".to_owned()));
         }
@@ -276,12 +289,8 @@ impl Reader {
             Values::Blocks(_) if self.big_endian => Err(refuse(format!(
                 "{name} in a big-endian file is not read; convert the file to little-endian"
             ))),
-            Values::Blocks(decode) => {
-                let blocks = self.bytes.chunks_exact(self.kind.size);
-                let mut values = vec![0.0; blocks.len() * self.kind.block];
-                for (block, out) in blocks.zip(values.chunks_exact_mut(self.kind.block)) {
-                    decode(block, out);
-                }
+            Values::Blocks(_) => {
+                let values = self.kind.dequantize(&self.bytes);
                 Ok(TensorData::new(values, self.shape.clone()))
             }
             Values::Listed => Err(refuse(format!(
@@ -313,7 +322,8 @@ struct Header<'a> {
 type Read<T> = Result<T, (usize, String)>;
 
 impl Header<'_> {
-    fn read(&mut self) -> Read<(BTreeMap<String, String>, Vec<Info>)> {
+    /// The numbers of tensors and of keys, behind which the keys begin.
+    fn begin(&mut self) -> Read<(u64, u64)> {
         if self.take(4)? != MAGIC {
             return Err((0, "it does not begin with `GGUF`".to_owned()));
         }
@@ -340,6 +350,11 @@ impl Header<'_> {
             );
             return Err((8, reason));
         }
+        Ok((tensors, keys))
+    }
+
+    fn read(&mut self) -> Read<(BTreeMap<String, String>, Vec<Info>)> {
+        let (tensors, keys) = self.begin()?;
         let mut metadata = BTreeMap::new();
         let mut text = 0;
         for _ in 0..keys {

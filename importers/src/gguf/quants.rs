@@ -3,16 +3,22 @@
 //! Layouts and the order of the arithmetic are those of `gguf/quants.py` in the `gguf` package 0.19, so that
 //! the results are the same to the bit. `Q8_1` and `Q8_K`, which that package does not dequantize, follow
 //! `ggml-quants.c`; `Q8_1` has its two half-precision numbers, not the two single ones of the package's table
-//! of sizes.
+//! of sizes. `quantize.rs` has the other direction.
 
+use burn::tensor::TensorData;
 use half::f16;
+use rayon::prelude::*;
 
+use super::quantize;
 use crate::Dtype;
+
+/// How many blocks a thread takes at once.
+const BLOCKS_AT_ONCE: usize = 256;
 
 /// A type of tensor data.
 #[derive(Debug)]
-pub(super) struct Kind {
-    id: u32,
+pub(crate) struct Kind {
+    pub(super) id: u32,
     pub(super) name: &'static str,
     /// How many elements share a block, and how many bytes that takes.
     pub(super) block: usize,
@@ -104,7 +110,77 @@ static KINDS: &[Kind] = &[
     listed(41, "Q1_0", 128, 18),
 ];
 
+/// Block types that are written, and how a block is made.
+#[allow(clippy::type_complexity)]
+static QUANTIZE: &[(&str, fn(&[f32], &mut [u8]))] = &[
+    ("Q4_0", quantize::q4_0),
+    ("Q4_1", quantize::q4_1),
+    ("Q5_0", quantize::q5_0),
+    ("Q5_1", quantize::q5_1),
+    ("Q8_0", quantize::q8_0),
+    ("Q4_K", quantize::q4_k),
+    ("Q6_K", quantize::q6_k),
+];
+
+/// The block types that can be written.
+pub fn quantized_types() -> impl Iterator<Item = Dtype> {
+    QUANTIZE.iter().map(|(name, _)| Dtype::Quantized(name))
+}
+
 impl Kind {
+    /// The type that data of `dtype` has in a file, if there is one.
+    pub(super) fn of(dtype: &Dtype) -> Option<&'static Self> {
+        KINDS.iter().find(|kind| kind.dtype() == *dtype)
+    }
+
+    /// A block type that can be written.
+    pub(crate) fn named(name: &str) -> Option<&'static Self> {
+        let (name, _) = QUANTIZE.iter().find(|(known, _)| *known == name)?;
+        KINDS.iter().find(|kind| kind.name == *name)
+    }
+
+    /// How many bytes so many elements take, if rows of `row` divide into blocks.
+    pub(crate) fn quantized_size(&self, elements: usize, row: usize) -> Option<usize> {
+        let whole = row.is_multiple_of(self.block);
+        whole.then(|| elements / self.block * self.size)
+    }
+
+    /// The blocks for `f32` data whose rows divide into them; empty for a type that is not written.
+    pub(crate) fn quantize(&self, data: &TensorData) -> Vec<u8> {
+        let values: &[f32] = data.as_slice().unwrap_or_default();
+        let encode = QUANTIZE.iter().find(|(name, _)| *name == self.name);
+        let Some((_, encode)) = encode else {
+            return Vec::new();
+        };
+        let mut bytes = vec![0; values.len() / self.block * self.size];
+        let blocks = bytes.par_chunks_mut(self.size * BLOCKS_AT_ONCE);
+        let values = values.par_chunks(self.block * BLOCKS_AT_ONCE);
+        blocks.zip(values).for_each(|(bytes, values)| {
+            let values = values.chunks_exact(self.block);
+            for (block, values) in bytes.chunks_exact_mut(self.size).zip(values) {
+                encode(values, block);
+            }
+        });
+        bytes
+    }
+
+    /// The values of blocks; empty for a type that has none.
+    pub(crate) fn dequantize(&self, bytes: &[u8]) -> Vec<f32> {
+        let Values::Blocks(decode) = self.values else {
+            return Vec::new();
+        };
+        let mut values = vec![0.0; bytes.len() / self.size * self.block];
+        let blocks = bytes.par_chunks(self.size * BLOCKS_AT_ONCE);
+        let out = values.par_chunks_mut(self.block * BLOCKS_AT_ONCE);
+        blocks.zip(out).for_each(|(blocks, out)| {
+            let out = out.chunks_exact_mut(self.block);
+            for (block, out) in blocks.chunks_exact(self.size).zip(out) {
+                decode(block, out);
+            }
+        });
+        values
+    }
+
     pub(super) fn find(id: u32) -> Option<&'static Self> {
         KINDS.iter().find(|kind| kind.id == id)
     }
@@ -216,7 +292,7 @@ fn q3_k(block: &[u8], out: &mut [f32]) {
 }
 
 /// The six-bit scale and minimum of a run of 32, out of twelve bytes for eight runs.
-fn scale_min(packed: &[u8], run: usize) -> (f32, f32) {
+pub(super) fn scale_min(packed: &[u8], run: usize) -> (f32, f32) {
     let (scale, min) = if run < 4 {
         (packed[run] & 63, packed[run + 4] & 63)
     } else {

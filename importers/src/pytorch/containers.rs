@@ -19,6 +19,8 @@ use crate::zip::{Archive, Member};
 /// The number that the legacy container begins with, little-endian.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const LEGACY_PROTOCOL: i64 = 1001;
+/// Texts that the writer keeps beside the tensors, as TorchScript keeps extra files; PyTorch passes over them.
+pub(super) const METADATA: &str = "extra/metadata.json";
 
 /// A file that is being read.
 struct File<'a> {
@@ -184,9 +186,10 @@ impl File<'_> {
             source: source.clone(),
         };
         let (dtype, shape) = (reader.dtype.clone(), reader.shape.clone());
-        Ok(Entry::new(dtype, shape, bytes as usize, move || {
-            reader.read()
-        }))
+        let reader = Arc::new(reader);
+        let stored = reader.clone();
+        let entry = Entry::new(dtype, shape, bytes as usize, move || reader.read());
+        Ok(entry.with_stored(move || Ok(data::shared(stored.bytes()?))))
     }
 }
 
@@ -232,6 +235,11 @@ impl Reader {
                 self.dtype
             )));
         }
+        data::typed(self.bytes()?, &self.shape, &self.dtype).map_err(refuse)
+    }
+
+    /// The elements, little-endian and in row-major order.
+    fn bytes(&self) -> Result<Bytes, FormatError> {
         let storage = match &self.source {
             Source::Mapped(bytes, _) => bytes.clone(),
             // A storage may be large and its checksum wrong: `torch.save` can be told not to compute any.
@@ -244,7 +252,7 @@ impl Reader {
         if self.swap > 1 {
             bytes = data::swapped(&bytes, self.swap).into();
         }
-        data::typed(bytes, &self.shape, &self.dtype).map_err(refuse)
+        Ok(bytes)
     }
 }
 
@@ -346,7 +354,16 @@ pub(crate) fn zip(path: &Path, map: &Bytes, archive: Archive) -> Result<Checkpoi
     let flats = read
         .iter_mut()
         .map(|(flat, begin, sources)| (std::mem::take(flat), *begin, &*sources));
-    file.checkpoint(format, "zip", flats.collect(), big_endian)
+    let mut checkpoint = file.checkpoint(format, "zip", flats.collect(), big_endian)?;
+    let name = format!("{root}{METADATA}");
+    if let Some(member) = archive.members.get(&name) {
+        let texts: BTreeMap<String, String> =
+            serde_json::from_slice(&archive.bytes(&name, member)?).map_err(|error| {
+                file.malformed(member.offset, format!("`{}`: {error}", clip(&name)))
+            })?;
+        checkpoint.metadata.extend(texts);
+    }
+    Ok(checkpoint)
 }
 
 /// What `torch.save` wrote before 1.6: five pickles, then each storage behind its number of elements.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::Dtype;
+use crate::float8::Float8;
 
 /// The element type of a storage or tensor: a row of the table below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,8 +89,19 @@ impl Element {
     pub(super) fn dtype(self) -> Dtype {
         match self.0.listed {
             "" => self.0.dtype.clone(),
-            name => Dtype::Other(name.to_owned()),
+            name => Float8::find(name).map_or(Dtype::Other(name.to_owned()), Dtype::F8),
         }
+    }
+
+    /// The type of elements of a tensor.
+    pub(super) fn of_dtype(dtype: &Dtype) -> Option<Self> {
+        ROWS.iter().map(Self).find(|row| row.dtype() == *dtype)
+    }
+
+    /// PyTorch's name of the type, and of its class of storage if it has one.
+    pub(super) fn names(self) -> (&'static str, Option<&'static str>) {
+        let class = Some(self.0.class).filter(|class| !class.is_empty());
+        (self.0.name, class)
     }
 
     /// The size of what a machine of the other byte order turns around: half of a complex number.

@@ -34,6 +34,7 @@ pub(crate) mod containers;
 mod flatten;
 mod globals;
 mod pickle;
+mod write;
 
 use std::path::Path;
 
@@ -43,6 +44,8 @@ use crate::checkpoint::Checkpoint;
 use crate::error::FormatError;
 use crate::map::map_file;
 use crate::zip::{self, Archive};
+
+pub(crate) use write::WRITER;
 
 pub(crate) const FORMAT: &str = "PyTorch";
 
@@ -80,6 +83,11 @@ pub(crate) fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
 /// Whether the bytes begin with a pickle of protocol 2 or later.
 pub(crate) fn is_pickle(bytes: &[u8]) -> bool {
     matches!(bytes, [0x80, 2..=5, ..])
+}
+
+/// Whether weights are made of what a pickle names so.
+pub(crate) fn is_known(module: &str, name: &str) -> bool {
+    globals::Global::find(module, name).is_some()
 }
 
 pub(crate) fn is_tar(bytes: &[u8]) -> bool {

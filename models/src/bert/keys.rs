@@ -39,6 +39,25 @@ const HEADS: &[Row] = &[
     ("cls.seq_relationship", "seq_relationship"),
 ];
 
+/// The trunk's names in llama.cpp's GGUF files.
+const LLAMA_CPP: &[Row] = &[
+    ("token_embd", "embeddings.word_embeddings"),
+    ("position_embd", "embeddings.position_embeddings"),
+    ("token_types", "embeddings.token_type_embeddings"),
+    ("token_embd_norm", "embeddings.norm"),
+    ("blk.{i}.attn_q", "layers.{i}.attention.query"),
+    ("blk.{i}.attn_k", "layers.{i}.attention.key"),
+    ("blk.{i}.attn_v", "layers.{i}.attention.value"),
+    ("blk.{i}.attn_output", "layers.{i}.attention.output"),
+    ("blk.{i}.attn_output_norm", "layers.{i}.attention_norm"),
+    ("blk.{i}.ffn_up", "layers.{i}.mlp.up"),
+    ("blk.{i}.ffn_down", "layers.{i}.mlp.down"),
+    ("blk.{i}.layer_output_norm", "layers.{i}.mlp_norm"),
+];
+
+/// The heads' that llama.cpp has.
+const LLAMA_CPP_HEADS: &[Row] = &[("cls.output", "classifier")];
+
 /// What a checkpoint may hold without every class needing it: buffers, and heads that were trained along.
 const SUPERFLUOUS: &[&str] = &[
     "embeddings.position_ids",
@@ -61,6 +80,22 @@ pub(super) fn with_heads() -> KeyMap {
     KeyMap::new(HEADS, &[""])
         .with("bert.", TRUNK, &["bert.", ""])
         .ignore(SUPERFLUOUS)
+}
+
+/// The names as Hugging Face stores the class.
+pub(crate) fn hugging_face(class: &str) -> KeyMap {
+    if class == "BertModel" {
+        return KeyMap::new(TRUNK, &[""]);
+    }
+    KeyMap::new(HEADS, &[""]).with("bert.", TRUNK, &["bert."])
+}
+
+/// The names in llama.cpp's files, which know a trunk and a classifier; what they do not name keeps its path.
+pub(crate) fn llama_cpp(class: &str) -> KeyMap {
+    if class == "BertModel" {
+        return KeyMap::new(LLAMA_CPP, &[""]);
+    }
+    KeyMap::new(LLAMA_CPP_HEADS, &[""]).with("bert.", LLAMA_CPP, &[""])
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@
 mod config;
 mod detect;
 mod heads;
-mod keys;
+pub(crate) mod keys;
 mod model;
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};

@@ -120,3 +120,11 @@ impl Dialect {
             .ignore(SUPERFLUOUS)
     }
 }
+
+/// The names as Hugging Face stores the class.
+pub(crate) fn hugging_face(class: &str) -> KeyMap {
+    if class == "ResNetModel" {
+        return KeyMap::new(HF, &[""]);
+    }
+    KeyMap::new(HEADS, &[""]).with("resnet.", HF, &["resnet."])
+}

@@ -10,37 +10,37 @@ const HF: &[Row] = &[
     ),
     ("layernorm", "norm"),
     ("pooler.dense", "pooler"),
-    ("layers.{i}.layernorm_before", "layers.{i}.attention_norm"),
     (
         "encoder.layer.{i}.layernorm_before",
         "layers.{i}.attention_norm",
     ),
-    ("layers.{i}.layernorm_after", "layers.{i}.mlp_norm"),
+    ("layers.{i}.layernorm_before", "layers.{i}.attention_norm"),
     ("encoder.layer.{i}.layernorm_after", "layers.{i}.mlp_norm"),
-    ("layers.{i}.attention.q_proj", "layers.{i}.attention.query"),
-    ("layers.{i}.attention.k_proj", "layers.{i}.attention.key"),
-    ("layers.{i}.attention.v_proj", "layers.{i}.attention.value"),
+    ("layers.{i}.layernorm_after", "layers.{i}.mlp_norm"),
     (
         "encoder.layer.{i}.attention.attention.query",
         "layers.{i}.attention.query",
     ),
+    ("layers.{i}.attention.q_proj", "layers.{i}.attention.query"),
     (
         "encoder.layer.{i}.attention.attention.key",
         "layers.{i}.attention.key",
     ),
+    ("layers.{i}.attention.k_proj", "layers.{i}.attention.key"),
     (
         "encoder.layer.{i}.attention.attention.value",
         "layers.{i}.attention.value",
     ),
-    ("layers.{i}.attention.o_proj", "layers.{i}.attention.output"),
+    ("layers.{i}.attention.v_proj", "layers.{i}.attention.value"),
     (
         "encoder.layer.{i}.attention.output.dense",
         "layers.{i}.attention.output",
     ),
-    ("layers.{i}.mlp.fc1", "layers.{i}.mlp.up"),
+    ("layers.{i}.attention.o_proj", "layers.{i}.attention.output"),
     ("encoder.layer.{i}.intermediate.dense", "layers.{i}.mlp.up"),
-    ("layers.{i}.mlp.fc2", "layers.{i}.mlp.down"),
+    ("layers.{i}.mlp.fc1", "layers.{i}.mlp.up"),
     ("encoder.layer.{i}.output.dense", "layers.{i}.mlp.down"),
+    ("layers.{i}.mlp.fc2", "layers.{i}.mlp.down"),
 ];
 
 const TIMM: &[Row] = &[
@@ -170,6 +170,18 @@ impl Dialect {
             .with("vit.", rows, prefixes)
             .ignore(SUPERFLUOUS)
     }
+}
+
+/// The names as Hugging Face stores the class.
+pub(crate) fn hugging_face(class: &str) -> KeyMap {
+    let prefix: &[&str] = if class.ends_with("Model") {
+        &[""]
+    } else if class.starts_with("DeiT") {
+        &["deit."]
+    } else {
+        &["vit."]
+    };
+    KeyMap::new(HEADS, &[""]).with("vit.", HF, prefix)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@
 mod config;
 mod detect;
 mod heads;
-mod keys;
+pub(crate) mod keys;
 mod model;
 mod presets;
 

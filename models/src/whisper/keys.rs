@@ -146,6 +146,15 @@ pub(super) fn classification() -> KeyMap {
     KeyMap::new(HUGGING_FACE, &["", "model."])
 }
 
+/// The names as Hugging Face stores the class.
+pub(crate) fn hugging_face(class: &str) -> KeyMap {
+    match class {
+        "WhisperModel" => KeyMap::new(HUGGING_FACE, &[""]),
+        "WhisperForAudioClassification" => classification(),
+        _ => KeyMap::new(HEAD, &[""]).with("model.", HUGGING_FACE, &["model."]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -13,7 +13,7 @@ mod cache;
 mod config;
 mod detect;
 mod heads;
-mod keys;
+pub(crate) mod keys;
 mod model;
 
 use burn::module::Module;

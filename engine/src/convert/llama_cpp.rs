@@ -1,0 +1,265 @@
+//! The metadata of a GGUF file.
+//!
+//! For BERT it is what llama.cpp's `convert_hf_to_gguf.py` writes, so that llama.cpp can run the file; the keys
+//! are those of <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
+
+use salamander_importers::gguf::{self, Metadata, Value as Typed};
+use salamander_importers::{Dtype, Entry, Format};
+use serde_json::Value;
+
+use super::Model;
+use crate::Error;
+
+/// The version of the block types' layouts.
+const QUANTIZATION_VERSION: u32 = 2;
+
+/// The keys of the source where that is GGUF itself, those of llama.cpp where it has the architecture, and else
+/// the source's as texts.
+pub(super) fn metadata(
+    model: &Model,
+    has_llama_names: bool,
+    tensors: &[(String, Entry)],
+) -> Result<Metadata, Error> {
+    let gguf = matches!(model.checkpoint.format, Format::Gguf | Format::SplitGguf);
+    let mut metadata = match model.checkpoint.files.first() {
+        Some(file) if gguf => gguf::metadata(file)?,
+        _ => general(model, has_llama_names),
+    };
+    metadata.retain(|(key, _)| !key.starts_with("split."));
+    if has_llama_names {
+        bert(model, &mut metadata);
+        tokenizer(model, &mut metadata)?;
+    }
+    let mut put = |key: &str, value: Typed| {
+        metadata.retain(|(known, _)| known != key);
+        metadata.push((key.to_owned(), value));
+    };
+    let dtypes = || tensors.iter().map(|(_, entry)| &entry.dtype);
+    if let Some(file_type) = file_type(tensors) {
+        put("general.file_type", Typed::u32(file_type));
+    }
+    if dtypes().any(|dtype| matches!(dtype, Dtype::Quantized(_))) {
+        put(
+            "general.quantization_version",
+            Typed::u32(QUANTIZATION_VERSION),
+        );
+    }
+    Ok(metadata)
+}
+
+fn general(model: &Model, has_llama_names: bool) -> Metadata {
+    let config = model.config.as_ref();
+    let text = |key: &str| config.and_then(|config| config.get(key)?.as_str());
+    let architecture = match &model.known {
+        Some(known) if has_llama_names => known.architecture.name,
+        _ => text("model_type").unwrap_or("unknown"),
+    };
+    let mut metadata = vec![
+        ("general.architecture".to_owned(), Typed::text(architecture)),
+        ("general.type".to_owned(), Typed::text("model")),
+    ];
+    let path = model.directory.as_ref().map(|directory| directory.path());
+    let folder = path.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    if let Some(name) = folder {
+        metadata.push(("general.name".to_owned(), Typed::text(&name)));
+    }
+    if !has_llama_names {
+        let own = model.checkpoint.metadata.iter();
+        let own = own.filter(|(key, _)| !key.starts_with("pytorch."));
+        metadata.extend(own.map(|(key, value)| (key.clone(), Typed::text(value))));
+    }
+    metadata
+}
+
+/// llama.cpp's number for the type that most of the matrices have.
+fn file_type(tensors: &[(String, Entry)]) -> Option<u32> {
+    let mut elements: Vec<(&Dtype, usize)> = Vec::new();
+    for (_, entry) in tensors.iter().filter(|(_, entry)| entry.shape.len() > 1) {
+        match elements
+            .iter_mut()
+            .find(|(dtype, _)| **dtype == entry.dtype)
+        {
+            Some((_, count)) => *count += entry.elements(),
+            None => elements.push((&entry.dtype, entry.elements())),
+        }
+    }
+    let (most, _) = elements.into_iter().max_by_key(|(_, count)| *count)?;
+    Some(match most {
+        Dtype::F32 => 0,
+        Dtype::F16 => 1,
+        Dtype::BF16 => 32,
+        Dtype::Quantized(name) => match *name {
+            "Q4_0" => 2,
+            "Q4_1" => 3,
+            "Q8_0" => 7,
+            "Q5_0" => 8,
+            "Q5_1" => 9,
+            "Q4_K" => 14,
+            "Q6_K" => 18,
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
+/// What llama.cpp must know of a BERT.
+fn bert(model: &Model, metadata: &mut Metadata) {
+    let Some(config) = &model.config else {
+        return;
+    };
+    let number = |key: &str| {
+        let number = config.get(key)?.as_u64()?;
+        u32::try_from(number).ok()
+    };
+    let mut put = |key: &str, value: Option<Typed>| {
+        if let Some(value) = value {
+            metadata.push((format!("bert.{key}"), value));
+        }
+    };
+    put("block_count", number("num_hidden_layers").map(Typed::u32));
+    put(
+        "context_length",
+        number("max_position_embeddings").map(Typed::u32),
+    );
+    put("embedding_length", number("hidden_size").map(Typed::u32));
+    put(
+        "feed_forward_length",
+        number("intermediate_size").map(Typed::u32),
+    );
+    put(
+        "attention.head_count",
+        number("num_attention_heads").map(Typed::u32),
+    );
+    let epsilon = config.get("layer_norm_eps").and_then(Value::as_f64);
+    // What BERT has where its configuration does not say.
+    let epsilon = epsilon.unwrap_or(1e-12);
+    put(
+        "attention.layer_norm_epsilon",
+        Some(Typed::f32(epsilon as f32)),
+    );
+    put("attention.causal", Some(Typed::bool(false)));
+    put("pooling_type", pooling(model).map(Typed::u32));
+    let labels = config.get("id2label").and_then(Value::as_object);
+    if let Some(labels) = labels
+        && model
+            .known
+            .as_ref()
+            .is_some_and(|known| known.class.ends_with("SequenceClassification"))
+    {
+        let mut labels: Vec<(u64, &str)> = labels
+            .iter()
+            .filter_map(|(id, label)| Some((id.parse().ok()?, label.as_str()?)))
+            .collect();
+        labels.sort_unstable();
+        let labels = Typed::texts(labels.into_iter().map(|(_, label)| label));
+        put("classifier.output_labels", Some(labels));
+    }
+}
+
+/// llama.cpp's number for how sentence-transformers pools.
+fn pooling(model: &Model) -> Option<u32> {
+    let directory = model.directory.as_ref()?;
+    let settings = directory.json("1_Pooling/config.json").ok()??;
+    let is = |key: &str| settings.get(key).and_then(Value::as_bool) == Some(true);
+    if is("pooling_mode_mean_tokens") {
+        Some(1)
+    } else if is("pooling_mode_cls_token") {
+        Some(2)
+    } else if is("pooling_mode_lasttoken") {
+        Some(3)
+    } else {
+        None
+    }
+}
+
+const NORMAL: i32 = 1;
+const CONTROL: i32 = 3;
+const UNUSED: i32 = 5;
+
+/// The vocabulary, where beginnings of words have a space before them and their continuations none.
+fn tokenizer(model: &Model, metadata: &mut Metadata) -> Result<(), Error> {
+    let Some(directory) = &model.directory else {
+        return Ok(());
+    };
+    let file = directory.json("tokenizer.json")?;
+    let mut tokens: Vec<(u64, String)> = Vec::new();
+    let mut special: Vec<String> = Vec::new();
+    match &file {
+        Some(file) => {
+            let vocabulary = file.pointer("/model/vocab").and_then(Value::as_object);
+            for (token, id) in vocabulary.into_iter().flatten() {
+                tokens.extend(id.as_u64().map(|id| (id, token.clone())));
+            }
+            let added = file.get("added_tokens").and_then(Value::as_array);
+            for token in added.into_iter().flatten() {
+                let text = token.get("content").and_then(Value::as_str).unwrap_or("");
+                if let Some(id) = token.get("id").and_then(Value::as_u64) {
+                    tokens.retain(|(known, _)| *known != id);
+                    tokens.push((id, text.to_owned()));
+                }
+                if token.get("special").and_then(Value::as_bool) == Some(true) {
+                    special.push(text.to_owned());
+                }
+            }
+        }
+        None => {
+            let Some(vocabulary) = directory.read("vocab.txt")? else {
+                return Ok(());
+            };
+            let text = String::from_utf8_lossy(&vocabulary).into_owned();
+            tokens.extend((0..).zip(text.lines().map(str::to_owned)));
+            special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+                .map(str::to_owned)
+                .to_vec();
+        }
+    }
+    let config = model.config.as_ref();
+    let field = |key: &str| config.and_then(|config| config.get(key)?.as_u64());
+    let most = tokens.iter().map(|(id, _)| id + 1).max().unwrap_or(0);
+    // No vocabulary is larger than the table that its tokens index.
+    let count = field("vocab_size").unwrap_or(most);
+    let count = usize::try_from(count).unwrap_or(0).min(1 << 24);
+    let mut texts: Vec<String> = (0..count).map(|id| format!("[PAD{id}]")).collect();
+    let mut kinds = vec![UNUSED; count];
+    let mut ids: Vec<(&str, u32)> = Vec::new();
+    for (id, token) in &tokens {
+        let place = usize::try_from(*id).unwrap_or(usize::MAX);
+        let (Some(text), Some(kind)) = (texts.get_mut(place), kinds.get_mut(place)) else {
+            continue;
+        };
+        let key = match &token[..] {
+            "[CLS]" => Some("cls_token_id"),
+            "[SEP]" => Some("seperator_token_id"),
+            "[PAD]" => Some("padding_token_id"),
+            "[UNK]" => Some("unknown_token_id"),
+            "[MASK]" => Some("mask_token_id"),
+            _ => None,
+        };
+        ids.extend(key.map(|key| (key, place as u32)));
+        *kind = if special.contains(token) {
+            CONTROL
+        } else {
+            NORMAL
+        };
+        *text = match token.strip_prefix("##") {
+            _ if *kind == CONTROL => token.clone(),
+            Some(inner) => inner.to_owned(),
+            None => format!("\u{2581}{token}"),
+        };
+    }
+    let mut put = |key: &str, value: Typed| metadata.push((format!("tokenizer.ggml.{key}"), value));
+    let types = field("type_vocab_size").unwrap_or(1);
+    put(
+        "token_type_count",
+        Typed::u32(u32::try_from(types).unwrap_or(1)),
+    );
+    put("model", Typed::text("bert"));
+    put("pre", Typed::text("default"));
+    put("tokens", Typed::texts(texts.iter().map(|text| &text[..])));
+    put("token_type", Typed::i32s(kinds.into_iter()));
+    ids.sort_unstable();
+    for (key, id) in ids {
+        put(key, Typed::u32(id));
+    }
+    Ok(())
+}

@@ -1,0 +1,437 @@
+//! Any readable model into any format that can be written.
+
+mod files;
+mod llama_cpp;
+mod names;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use salamander_importers::{
+    Checkpoint, Compression, Dtype, Entry, WriteFormat, WriteOptions, difference, gguf, write,
+};
+use salamander_models::{Architecture, Naming};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{Error, ModelDir};
+use files::Files;
+
+/// How a model is converted.
+#[derive(Debug, Clone, Default)]
+pub struct ConvertOptions {
+    /// The format; by default the one that the target's name ends in, and safetensors for a directory.
+    pub format: Option<WriteFormat>,
+    /// Whether the target is a native model directory, which [`crate::native`] describes.
+    pub native: bool,
+    /// The type of all floats; by default their own. In GGUF tensors of one dimension stay `f32`, and those
+    /// whose rows do not divide into a type's blocks become `f16`.
+    pub dtype: Option<Dtype>,
+    /// The most bytes of tensors in one file, where the format has an index.
+    pub shard_size: Option<u64>,
+    /// How a text is compressed; by default as the target's name says.
+    pub compression: Option<Compression>,
+    /// Whether a text is indented.
+    pub pretty: bool,
+    /// The model's name in another library, such as `timm/vit_base_patch16_224`, for weights without a
+    /// configuration.
+    pub architecture: Option<String>,
+    /// Whether tensors keep their names, even where the target's users expect others.
+    pub keep_names: bool,
+    /// Whether files that are there already are replaced.
+    pub overwrite: bool,
+}
+
+/// What [`convert`] is at, and how far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Whether the result is being read back, or still being written.
+    pub reading_back: bool,
+    /// How many bytes of tensors are done.
+    pub done: u64,
+    /// How many there are.
+    pub total: u64,
+}
+
+/// What was converted into what.
+#[derive(Debug, Clone, Serialize)]
+pub struct Conversion {
+    /// The format that was read.
+    pub from: String,
+    /// The format that was written.
+    pub to: String,
+    /// The files of weights that were written; the index first, if there is one.
+    pub files: Vec<PathBuf>,
+    /// The other files of the model that were written beside them.
+    pub beside: Vec<PathBuf>,
+    /// The architecture whose names the tensors were given, if they were given others.
+    pub renamed: Option<&'static str>,
+    /// What was changed or left out beyond what was asked for.
+    pub remarks: Vec<String>,
+    /// The largest difference of a value read back to the one in the source.
+    pub largest_difference: f64,
+    /// Every tensor of the result.
+    pub tensors: Vec<Converted>,
+}
+
+/// A tensor of the result.
+#[derive(Debug, Clone, Serialize)]
+pub struct Converted {
+    /// Its name.
+    pub name: String,
+    /// Its element type.
+    pub dtype: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// The type that it had.
+    pub from: String,
+    /// The largest difference of a value read back to the one in the source.
+    pub difference: f64,
+}
+
+/// The source, and what is known of it.
+struct Model {
+    directory: Option<ModelDir>,
+    checkpoint: Checkpoint,
+    config: Option<Value>,
+    processor: Option<Value>,
+    known: Option<Known>,
+}
+
+/// An architecture of the zoo, and which of its classes.
+struct Known {
+    architecture: &'static Architecture,
+    class: &'static str,
+}
+
+/// Where to, and in which format.
+struct Target {
+    /// The directory, if it is one that the model's other files go to too.
+    directory: Option<PathBuf>,
+    file: PathBuf,
+    format: WriteFormat,
+    compression: Option<Compression>,
+}
+
+/// Converts a weight file, a model directory or a hub id.
+///
+/// One tensor is in memory at a time. The result gets its name when it is whole; it is then read back and
+/// held against the source. A target whose name ends as a format's files do is a file; any other is a
+/// directory, to which the model's configuration and tokenizer are copied.
+///
+/// Where the architecture is known, tensors get the names that the target's users expect: Hugging Face's in
+/// safetensors and PyTorch files, llama.cpp's in GGUF.
+///
+/// # Errors
+/// The source cannot be read, the format cannot hold it, the target is there already, or cannot be written.
+pub fn convert(
+    source: impl AsRef<Path>,
+    target: impl AsRef<Path>,
+    options: &ConvertOptions,
+    progress: &dyn Fn(Progress),
+) -> Result<Conversion, Error> {
+    let model = Model::open(source.as_ref(), options.architecture.as_deref())?;
+    let target = Target::new(target.as_ref(), options)?;
+    let mut remarks = Vec::new();
+
+    let naming = match target.format {
+        WriteFormat::Gguf => Naming::LlamaCpp,
+        _ => Naming::HuggingFace,
+    };
+    let renamed = if options.keep_names {
+        None
+    } else {
+        names::renamed(&model, naming, &mut remarks)
+    };
+    let has_llama_names = renamed.is_some() && naming == Naming::LlamaCpp;
+    let named = renamed.unwrap_or_else(|| model.entries());
+    let renamed = model.known.as_ref().filter(|_| {
+        let same = named.len() == model.checkpoint.len();
+        !same
+            || named
+                .iter()
+                .any(|(name, _)| model.checkpoint.get(name).is_none())
+    });
+    let typed = typed(&named, &target, options, has_llama_names, &mut remarks)?;
+
+    let metadata = match target.format {
+        WriteFormat::Gguf => Some(llama_cpp::metadata(&model, has_llama_names, &typed)?),
+        _ => None,
+    };
+    let write_options = WriteOptions {
+        shard_size: options.shard_size.filter(|_| !options.native),
+        compression: target.compression,
+        pretty: options.pretty,
+        gguf: metadata,
+    };
+    if let Some(directory) = &target.directory {
+        std::fs::create_dir_all(directory).map_err(Error::io(directory))?;
+    }
+    let typed = model.checkpoint.with_entries(typed);
+    let total = typed.iter().map(|(_, entry)| entry.bytes as u64).sum();
+    let done = std::cell::Cell::new(0);
+    let wrote = |_: &str, bytes: usize| {
+        done.set(done.get() + bytes as u64);
+        progress(Progress {
+            reading_back: false,
+            done: done.get(),
+            total,
+        });
+    };
+    let files = write(&typed, &target.file, target.format, &write_options, &wrote)?;
+    let beside = match &target.directory {
+        Some(directory) => Files::new(&model, directory, options).copy(&typed, &mut remarks)?,
+        None => Vec::new(),
+    };
+
+    let source = model.checkpoint.with_entries(named.clone());
+    let tensors = read_back(&files, &source, total, progress)?;
+    Ok(Conversion {
+        from: model.checkpoint.format.to_string(),
+        to: target.format.name().to_owned(),
+        files,
+        beside,
+        renamed: renamed.map(|known| known.architecture.name),
+        remarks,
+        largest_difference: tensors.iter().map(|t| t.difference).fold(0.0, f64::max),
+        tensors,
+    })
+}
+
+impl Model {
+    fn open(source: &Path, preset: Option<&str>) -> Result<Self, Error> {
+        if source.is_file() && preset.is_none() {
+            return Ok(Self {
+                directory: None,
+                checkpoint: Checkpoint::open(source)?,
+                config: None,
+                processor: None,
+                known: None,
+            });
+        }
+        if preset.is_none() {
+            let directory = ModelDir::find(source)?;
+            if directory.known_config()?.is_none() {
+                return Ok(Self {
+                    checkpoint: directory.checkpoint()?,
+                    directory: Some(directory),
+                    config: None,
+                    processor: None,
+                    known: None,
+                });
+            }
+        }
+        let opened = crate::source::Source::open(source, preset, false)?;
+        let known = Known::of(&opened.directory, &opened.config);
+        Ok(Self {
+            // What lies beside a file that was named alone is not its model.
+            directory: (!source.is_file()).then_some(opened.directory),
+            checkpoint: opened.checkpoint,
+            config: Some(opened.config),
+            processor: opened.processor,
+            known,
+        })
+    }
+
+    fn entries(&self) -> Vec<(String, Entry)> {
+        let entries = self.checkpoint.iter();
+        entries
+            .map(|(name, entry)| (name.to_owned(), entry.clone()))
+            .collect()
+    }
+}
+
+impl Known {
+    /// The class that the configuration names first, or the trunk.
+    fn of(directory: &ModelDir, config: &Value) -> Option<Self> {
+        let common = directory.common_config(config).ok()?;
+        let architecture = salamander_models::find(&common).ok()?;
+        let class = match common.architectures.first() {
+            None => architecture.classes.first()?,
+            Some(name) => architecture
+                .classes
+                .iter()
+                .find(|class| class.name == name)?,
+        };
+        Some(Self {
+            architecture,
+            class: class.name,
+        })
+    }
+}
+
+impl Target {
+    fn new(path: &Path, options: &ConvertOptions) -> Result<Self, Error> {
+        let refuse = |name: &'static str, reason: String| Err(Error::Option { name, reason });
+        let named = WriteFormat::of_path(path).filter(|_| !path.is_dir() && !options.native);
+        let format = options.format.or(named.map(|(format, _)| format));
+        let compression = options
+            .compression
+            .or(named.and_then(|(_, compression)| compression));
+        let format = format.unwrap_or(WriteFormat::Safetensors);
+        if options.native && format != WriteFormat::Safetensors {
+            let reason = "a native model directory holds safetensors".to_owned();
+            return refuse("format", reason);
+        }
+        if compression.is_some() && !format.is_text() {
+            let reason = format!("{} is no text; only texts are compressed", format.name());
+            return refuse("compress", reason);
+        }
+        let is_file = named.is_some() || path.is_file();
+        let file = if is_file {
+            path.to_owned()
+        } else {
+            path.join(format.usual_name(compression))
+        };
+        let target = Self {
+            directory: (!is_file).then(|| path.to_owned()),
+            file,
+            format,
+            compression,
+        };
+        if options.overwrite {
+            return Ok(target);
+        }
+        let taken = match &target.directory {
+            // Other weights would be found in place of these, or with them.
+            Some(directory) if directory.is_dir() => Checkpoint::open(directory)
+                .ok()
+                .and_then(|found| found.files.into_iter().next()),
+            _ => target.file.exists().then(|| target.file.clone()),
+        };
+        match taken {
+            Some(file) => refuse(
+                "overwrite",
+                format!(
+                    "{} is there already; remove it, or say that it may be replaced",
+                    file.display()
+                ),
+            ),
+            None => Ok(target),
+        }
+    }
+}
+
+/// Every tensor in the type that was asked for, or the nearest that the format holds.
+fn typed(
+    named: &[(String, Entry)],
+    target: &Target,
+    options: &ConvertOptions,
+    has_llama_names: bool,
+    remarks: &mut Vec<String>,
+) -> Result<Vec<(String, Entry)>, Error> {
+    let format = target.format;
+    let mut instead: BTreeMap<String, usize> = BTreeMap::new();
+    let mut typed = Vec::with_capacity(named.len());
+    for (name, entry) in named {
+        let mut wanted = entry.dtype.clone();
+        if let Some(dtype) = &options.dtype
+            && entry.dtype.is_float()
+        {
+            wanted = dtype.clone();
+            if format == WriteFormat::Gguf {
+                wanted = gguf_type(name, entry, dtype, has_llama_names);
+                if wanted != *dtype && entry.shape.len() > 1 {
+                    *instead
+                        .entry(format!(
+                            "as {wanted}, not {dtype}, whose blocks do not divide their rows"
+                        ))
+                        .or_default() += 1;
+                }
+            }
+        }
+        if !format.holds(&wanted) {
+            let found = format.substitute(&wanted);
+            let reason = format!(
+                "as {}, since {} does not hold {wanted}",
+                found
+                    .as_ref()
+                    .map_or("nothing".to_owned(), Dtype::to_string),
+                format.name()
+            );
+            *instead.entry(reason).or_default() += 1;
+            wanted = found.unwrap_or(wanted);
+        }
+        let cast = entry
+            .cast(&wanted)
+            .filter(|entry| format.holds(&entry.dtype));
+        let cast = cast.ok_or_else(|| Error::Option {
+            name: "dtype",
+            reason: format!(
+                "`{name}`, {} {:?}, cannot be written as {wanted} in {}",
+                entry.dtype,
+                entry.shape,
+                format.name()
+            ),
+        })?;
+        typed.push((name.clone(), cast));
+    }
+    let counted = instead.into_iter();
+    remarks.extend(counted.map(|(how, count)| format!("{count} tensors are written {how}")));
+    Ok(typed)
+}
+
+/// llama.cpp's choice: vectors stay `f32`, and so do the tables that it adds without a product.
+fn gguf_type(name: &str, entry: &Entry, dtype: &Dtype, has_llama_names: bool) -> Dtype {
+    let added = has_llama_names && ["position_embd.weight", "token_types.weight"].contains(&name);
+    if entry.shape.len() < 2
+        || added && matches!(dtype, Dtype::Quantized(_) | Dtype::F16 | Dtype::BF16)
+    {
+        return Dtype::F32;
+    }
+    if entry.cast(dtype).is_none() {
+        return Dtype::F16;
+    }
+    dtype.clone()
+}
+
+/// Opens what was written, and holds every tensor against the source's.
+fn read_back(
+    files: &[PathBuf],
+    source: &Checkpoint,
+    total: u64,
+    progress: &dyn Fn(Progress),
+) -> Result<Vec<Converted>, Error> {
+    let file = files.first().map_or(Path::new(""), |file| file);
+    let written = Checkpoint::open(file)?;
+    let lost = |name: &str| Error::NotFound {
+        model: file.display().to_string(),
+        reason: format!("does not hold `{name}`, which was written to it"),
+    };
+    let mut tensors = Vec::with_capacity(source.len());
+    let mut done = 0;
+    for (name, entry) in source.iter() {
+        // A lone NumPy array has no name.
+        let found = match written.format {
+            salamander_importers::Format::Npy => written.iter().next().map(|(_, entry)| entry),
+            _ => written.get(name),
+        };
+        let found = found.filter(|found| found.shape == entry.shape);
+        let found = found.ok_or_else(|| lost(name))?;
+        let apart = difference((source, entry), (&written, found))?;
+        done += found.bytes as u64;
+        progress(Progress {
+            reading_back: true,
+            done,
+            total,
+        });
+        tensors.push(Converted {
+            name: name.to_owned(),
+            dtype: found.dtype.to_string(),
+            shape: found.shape.clone(),
+            from: entry.dtype.to_string(),
+            difference: apart.largest,
+        });
+    }
+    if written.len() != source.len() {
+        return Err(lost("as many tensors as"));
+    }
+    Ok(tensors)
+}
+
+/// The type of that name, as an option would give it: `f32`, `bf16`, `q4_0`, …
+pub fn dtype_named(name: &str) -> Option<Dtype> {
+    let plain = [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::BF16];
+    let mut all = plain.into_iter().chain(gguf::quantized_types());
+    all.find(|dtype| dtype.to_string().eq_ignore_ascii_case(name))
+}

@@ -1,0 +1,130 @@
+//! Texts that are compressed as a whole, by gzip or Zstandard.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use crate::error::FormatError;
+use crate::write::{Compression, Draft};
+use crate::zip::INFLATED_MARGIN;
+
+const GZIP: &[u8] = b"\x1f\x8b";
+const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+/// The widest window that is kept; Zstandard's own tools ask before they keep more.
+const MOST_WINDOW: u64 = 128 << 20;
+
+/// How a file is compressed, by its first bytes.
+pub(crate) fn find(map: &[u8]) -> Option<Compression> {
+    if map.starts_with(GZIP) {
+        Some(Compression::Gzip)
+    } else if map.starts_with(ZSTD) {
+        Some(Compression::Zstd)
+    } else {
+        None
+    }
+}
+
+/// The text in a compressed file.
+///
+/// # Errors
+/// The stream is broken, or there is more in it than twice the file and a margin.
+pub(crate) fn inflate(
+    path: &Path,
+    map: &[u8],
+    compression: Compression,
+) -> Result<Bytes, FormatError> {
+    let refuse = |reason: String| FormatError::Malformed {
+        path: path.to_owned(),
+        format: compression.name(),
+        offset: None,
+        reason,
+    };
+    let most = map.len().saturating_mul(2).saturating_add(INFLATED_MARGIN);
+    let mut text = Vec::new();
+    let mut read = |stream: &mut dyn Read| {
+        let limit = most as u64 + 1;
+        let read = stream.take(limit).read_to_end(&mut text);
+        read.map_err(|error| refuse(format!("it cannot be inflated: {error}")))
+    };
+    match compression {
+        Compression::Gzip => read(&mut flate2::read::MultiGzDecoder::new(map))?,
+        Compression::Zstd => {
+            use ruzstd::decoding::StreamingDecoder;
+            let stream = StreamingDecoder::new_with_max_window_size(map, MOST_WINDOW);
+            read(&mut stream.map_err(|error| refuse(error.to_string()))?)?
+        }
+    };
+    if text.len() > most {
+        return Err(refuse(format!(
+            "its {} bytes inflate to more than the {most} that are allowed; unpack it first",
+            map.len()
+        )));
+    }
+    Ok(text.into())
+}
+
+/// Gives a text its name, compressed if that is wished.
+pub(crate) fn place(
+    text: Draft,
+    path: &Path,
+    compression: Option<Compression>,
+) -> Result<Vec<PathBuf>, FormatError> {
+    let Some(compression) = compression else {
+        return Ok(vec![text.place()?]);
+    };
+    let text = text.finish()?;
+    let source = File::open(text.temporary()).map_err(FormatError::io(path))?;
+    let mut out = Draft::create(path)?;
+    match compression {
+        Compression::Gzip => {
+            let mut stream = flate2::write::GzEncoder::new(&mut out, flate2::Compression::fast());
+            let copied = io::copy(&mut io::BufReader::new(source), &mut stream);
+            copied
+                .and_then(|_| stream.finish())
+                .map_err(FormatError::io(path))?;
+        }
+        Compression::Zstd => {
+            let failed = RefCell::new(None);
+            let (source, drain) = (Infallible(source, &failed), Infallible(&mut out, &failed));
+            let level = ruzstd::encoding::CompressionLevel::Fastest;
+            ruzstd::encoding::compress(source, drain, level);
+            if let Some(error) = failed.into_inner() {
+                return Err(FormatError::io(path)(error));
+            }
+        }
+    }
+    Ok(vec![out.place()?])
+}
+
+/// A stream that keeps its first error for later: the encoder would panic at one.
+struct Infallible<'a, S>(S, &'a RefCell<Option<io::Error>>);
+
+impl<S> Infallible<'_, S> {
+    fn kept(&self, result: io::Result<usize>, instead: usize) -> io::Result<usize> {
+        Ok(result.unwrap_or_else(|error| {
+            self.1.borrow_mut().get_or_insert(error);
+            instead
+        }))
+    }
+}
+
+impl<S: Read> Read for Infallible<'_, S> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let result = self.0.read(into);
+        self.kept(result, 0)
+    }
+}
+
+impl<S: Write> Write for Infallible<'_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = self.0.write(bytes);
+        self.kept(result, bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,27 @@
+//! The names that libraries give the tensors of a class.
+
+use salamander_importers::KeyMap;
+
+use crate::{Architecture, bert, resnet, vit, whisper};
+
+/// A library's way to name tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// As `save_pretrained` of Hugging Face's transformers stores them.
+    HuggingFace,
+    /// As llama.cpp's converter does.
+    LlamaCpp,
+}
+
+/// The names of a class in a library, read from the module's side; `None` where the library does not have the
+/// architecture, or where every checkpoint of it bears those names already.
+pub fn naming(architecture: &Architecture, class: &str, naming: Naming) -> Option<KeyMap> {
+    Some(match (architecture.name, naming) {
+        ("bert", Naming::HuggingFace) => bert::keys::hugging_face(class),
+        ("bert", Naming::LlamaCpp) => bert::keys::llama_cpp(class),
+        ("resnet", Naming::HuggingFace) => resnet::keys::hugging_face(class),
+        ("vit", Naming::HuggingFace) => vit::keys::hugging_face(class),
+        ("whisper", Naming::HuggingFace) => whisper::keys::hugging_face(class),
+        _ => return None,
+    })
+}

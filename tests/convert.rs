@@ -1,0 +1,432 @@
+//! Every architecture in every format gives the numbers that it gives in safetensors.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use salamander::importers::{Checkpoint, WriteFormat, gguf};
+use salamander::models::{Inputs, open_class};
+use salamander::native::{Hardware, Native};
+use salamander::{
+    Conversion, ConvertOptions, Device, ModelDir, Network, convert, dtype_named, inspect,
+};
+use serde_json::Value;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
+/// Cases of every architecture, and of every dialect that has other names in Hugging Face's files.
+const CASES: &[&str] = &[
+    "bert/model",
+    "bert/sequence-classification-single-label",
+    "bert/dialect-gamma-beta",
+    "bert/dialect-f16",
+    "bert/dialect-bf16",
+    "bert/dialect-sharded",
+    "bert/masked-lm",
+    "resnet/model",
+    "resnet/image-classification",
+    "resnet/torchvision-basic",
+    "resnet/torchvision-bottleneck",
+    "resnet/torchvision-module",
+    "resnet/timm-d-basic",
+    "resnet/cifar-a",
+    "resnet/cifar-b",
+    "vit/model",
+    "vit/image-classification",
+    "vit/timm",
+    "vit/timm-distilled",
+    "vit/torchvision",
+    "whisper/dialect-openai",
+    "whisper/classification",
+    "patchtst/model",
+    "patchtst/norm-eps",
+];
+
+fn quiet(options: ConvertOptions, source: &Path, target: &Path) -> Conversion {
+    convert(source, target, &options, &|_| {})
+        .unwrap_or_else(|error| panic!("{}: {error}", source.display()))
+}
+
+/// What the class of a case makes of its inputs, with the weights and the configuration of a directory.
+fn outputs(case: &Path, model: &Path) -> Vec<(String, Vec<u8>)> {
+    let directory = ModelDir::find(model).unwrap();
+    let config = directory.config().unwrap();
+    let checkpoint = directory.checkpoint().unwrap();
+    let device = Device::from_env().unwrap();
+    let opened = open_class(&config, None, &checkpoint, device.burn());
+    let (_, network) = opened.unwrap_or_else(|error| panic!("{}: {error}", model.display()));
+    let golden = Checkpoint::open(case.join("golden.safetensors")).unwrap();
+    let inputs: Inputs = golden
+        .iter()
+        .filter_map(|(name, entry)| {
+            let name = name.strip_prefix("input.")?;
+            Some((name.to_owned(), entry.read().unwrap()))
+        })
+        .collect();
+    let outputs = network.forward(inputs).unwrap().into_data();
+    let outputs = outputs.into_iter();
+    outputs
+        .map(|(name, data)| (name, data.as_bytes().to_vec()))
+        .collect()
+}
+
+#[test]
+fn every_format_gives_every_architecture_the_same_numbers() {
+    for case in CASES {
+        let case = fixture(case);
+        let expected = outputs(&case, &case);
+        let floats = Checkpoint::open(&case).unwrap();
+        for format in [
+            WriteFormat::Safetensors,
+            WriteFormat::PyTorch,
+            WriteFormat::Npz,
+            WriteFormat::Json,
+            WriteFormat::YamlModel,
+            WriteFormat::Burnpack,
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let target = folder.path().join("out");
+            let options = ConvertOptions {
+                format: Some(format),
+                shard_size: Some(100_000),
+                ..ConvertOptions::default()
+            };
+            let done = quiet(options, &case, &target);
+            assert_eq!(done.largest_difference, 0.0);
+            assert!(done.tensors.len() >= floats.len(), "{done:?}");
+            let found = outputs(&case, &target);
+            assert!(found == expected, "{} as {}", case.display(), format.name());
+        }
+    }
+}
+
+#[test]
+fn names_are_those_that_the_target_is_used_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let converted = |case: &str| {
+        let target = folder.path().join(case.replace('/', "-"));
+        let done = quiet(ConvertOptions::default(), &fixture(case), &target);
+        let checkpoint = Checkpoint::open(&target).unwrap();
+        let names: Vec<String> = checkpoint.iter().map(|(name, _)| name.to_owned()).collect();
+        (done.renamed, names)
+    };
+    for (case, architecture, name) in [
+        (
+            "vit/timm",
+            "vit",
+            "vit.encoder.layer.0.attention.attention.key.bias",
+        ),
+        (
+            "vit/torchvision",
+            "vit",
+            "vit.encoder.layer.0.intermediate.dense.weight",
+        ),
+        (
+            "resnet/torchvision-basic",
+            "resnet",
+            "resnet.embedder.embedder.convolution.weight",
+        ),
+        (
+            "whisper/dialect-openai",
+            "whisper",
+            "model.decoder.layers.0.encoder_attn.out_proj.weight",
+        ),
+    ] {
+        let (renamed, names) = converted(case);
+        assert_eq!(renamed, Some(architecture), "{case}");
+        assert!(names.iter().any(|found| found == name), "{case}: {names:?}");
+    }
+    for case in ["vit/model", "bert/model", "patchtst/model"] {
+        assert_eq!(converted(case).0, None, "{case}");
+    }
+}
+
+#[test]
+fn a_bert_in_gguf_has_the_names_and_keys_of_llama_cpp() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model.gguf");
+    let source = fixture("../../assets/sentiment");
+    let options = ConvertOptions {
+        dtype: dtype_named("q8_0"),
+        ..ConvertOptions::default()
+    };
+    let done = quiet(options, &source, &target);
+    assert_eq!(done.renamed, Some("bert"));
+    let file = Checkpoint::open(&target).unwrap();
+    let config: Value =
+        serde_json::from_slice(&fs::read(source.join("config.json")).unwrap()).unwrap();
+    for (key, field) in [
+        ("bert.block_count", "num_hidden_layers"),
+        ("bert.embedding_length", "hidden_size"),
+        ("bert.attention.head_count", "num_attention_heads"),
+        ("bert.feed_forward_length", "intermediate_size"),
+    ] {
+        assert_eq!(file.metadata[key], config[field].to_string());
+    }
+    assert_eq!(file.metadata["general.architecture"], "bert");
+    assert_eq!(file.metadata["tokenizer.ggml.model"], "bert");
+    let tokens: Vec<String> =
+        serde_json::from_str(&file.metadata["tokenizer.ggml.tokens"]).unwrap();
+    assert_eq!(tokens.len() as u64, config["vocab_size"].as_u64().unwrap());
+    assert!(
+        tokens.contains(&"[CLS]".to_owned()) && tokens.iter().any(|t| t.starts_with('\u{2581}'))
+    );
+    for name in [
+        "token_embd.weight",
+        "blk.0.attn_q.bias",
+        "blk.1.layer_output_norm.weight",
+        "cls.output.weight",
+    ] {
+        assert!(file.get(name).is_some(), "{name}");
+    }
+    assert_eq!(
+        file.get("blk.0.ffn_up.weight").unwrap().dtype.to_string(),
+        "Q8_0"
+    );
+    assert_eq!(
+        file.get("blk.0.ffn_up.bias").unwrap().dtype.to_string(),
+        "F32"
+    );
+    assert!(
+        done.remarks.iter().any(|remark| remark.contains("pooler")),
+        "{:?}",
+        done.remarks
+    );
+    assert!(done.largest_difference > 0.0 && done.largest_difference < 0.1);
+
+    // From there to other blocks, the typed keys go along.
+    let again = folder.path().join("again.gguf");
+    let options = ConvertOptions {
+        dtype: dtype_named("q4_0"),
+        ..ConvertOptions::default()
+    };
+    quiet(options, &target, &again);
+    let keys = |path: &Path| {
+        let mut keys = gguf::metadata(path).unwrap();
+        keys.retain(|(key, _)| key != "general.file_type");
+        keys.sort_by(|a, b| a.0.cmp(&b.0));
+        keys
+    };
+    assert_eq!(keys(&again), keys(&target));
+}
+
+#[test]
+fn what_is_there_is_not_replaced_unasked() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = fixture("bert/model");
+    let to = |target: &Path, overwrite: bool| {
+        let options = ConvertOptions {
+            overwrite,
+            ..ConvertOptions::default()
+        };
+        convert(&source, target, &options, &|_| {}).map_err(|error| error.to_string())
+    };
+    let file = folder.path().join("model.npz");
+    assert!(to(&file, false).is_ok());
+    assert!(to(&file, false).unwrap_err().contains("is there already"));
+    assert!(to(&file, true).is_ok());
+    assert!(
+        to(folder.path(), false)
+            .unwrap_err()
+            .contains("model.npz is there already")
+    );
+}
+
+const CONFIG: &str = r#"# what it is
+[model]
+name = "tiny"
+architecture = "BERT"   # as papers write it
+version = "1.0.0"
+reviewed_by = "nobody"
+
+[architecture]
+ARCHITECTURE
+
+[hardware]
+min_ram_gb = 2.0
+recommended_ram_gb = 4000000.0
+supports_cpu = true
+supports_gpu = true
+supports_mixed_precision = true
+fans = 2
+
+[metrics]
+accuracy = 0.895
+model_size_mb = 440.0 # once
+
+[training]
+epochs = [1, 2]
+"#;
+
+#[test]
+fn a_native_directory_is_a_model_and_keeps_what_is_not_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = fixture("../../assets/sentiment");
+    let native = folder.path().join("native");
+    let options = ConvertOptions {
+        native: true,
+        ..ConvertOptions::default()
+    };
+    let done = quiet(options.clone(), &source, &native);
+    assert_eq!(done.largest_difference, 0.0);
+    for file in [
+        "config.toml",
+        "model.safetensors",
+        "tokenizer.json",
+        "README.md",
+    ] {
+        assert!(native.join(file).is_file(), "{file}");
+    }
+    assert!(!native.join("config.json").exists());
+    let device = Device::from_env().unwrap();
+    let text = "a warm, funny, engaging film";
+    let scores = |model: &Path| {
+        let task = salamander::tasks::TextClassification::open(model, &device).unwrap();
+        let scores = task.run(text).unwrap().into_iter();
+        scores
+            .map(|label| (label.name, label.score.to_bits()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(scores(&native), scores(&source));
+    let network = Network::open(&native, None, &device).unwrap();
+    assert_eq!(network.class(), "BertForSequenceClassification");
+
+    // The seed's own layout, with more in it than anyone knows.
+    let config = ModelDir::find(&source).unwrap().config().unwrap();
+    let fields = [
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+        "type_vocab_size",
+    ];
+    let mut lines: Vec<String> = fields
+        .iter()
+        .map(|f| format!("{f} = {}", config[*f]))
+        .collect();
+    lines.push("architectures = [\"BertForSequenceClassification\"]".to_owned());
+    lines.push("id2label = { 0 = \"NEGATIVE\", 1 = \"POSITIVE\" }".to_owned());
+    let written = CONFIG.replace("ARCHITECTURE", &lines.join("\n"));
+    fs::write(native.join("config.toml"), &written).unwrap();
+    assert_eq!(scores(&native), scores(&source));
+    let copy = folder.path().join("copy");
+    quiet(options, &native, &copy);
+    let kept = fs::read_to_string(copy.join("config.toml")).unwrap();
+    let size = fs::metadata(native.join("model.safetensors"))
+        .unwrap()
+        .len() as f64
+        / 1e6;
+    let line = kept
+        .lines()
+        .find(|line| line.starts_with("model_size_mb"))
+        .unwrap();
+    let number = line
+        .trim_start_matches("model_size_mb = ")
+        .trim_end_matches(" # once");
+    assert!(
+        (number.parse::<f64>().unwrap() - size).abs() < 0.1,
+        "{line}"
+    );
+    assert_eq!(kept.replace(line, "model_size_mb = 440.0 # once"), written);
+
+    // Back to a Hugging Face directory.
+    let back = folder.path().join("back");
+    quiet(ConvertOptions::default(), &copy, &back);
+    fs::remove_file(back.join("config.toml")).unwrap();
+    assert_eq!(scores(&back), scores(&source));
+
+    let found = inspect(&native).unwrap();
+    assert_eq!(found.architecture, Some("bert"));
+    assert_eq!(found.shortcomings.len(), 1, "{:?}", found.shortcomings);
+    assert!(found.shortcomings[0].contains("should have 4000000.0 GB"));
+}
+
+#[test]
+fn hardware_is_held_against_the_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    fs::write(
+        &path,
+        "[hardware]\nmin_ram_gb = 3\nrecommended_ram_gb = 4.5\nsupports_cpu = false\n",
+    )
+    .unwrap();
+    let directory = ModelDir::find(folder.path()).unwrap();
+    let hardware = Native::open(&directory).unwrap().unwrap().hardware();
+    let expected = Hardware {
+        min_ram: Some(3_000_000_000),
+        recommended_ram: Some(4_500_000_000),
+        cpu: Some(false),
+        gpu: None,
+    };
+    assert_eq!(hardware, expected);
+    let short = |memory| hardware.shortcomings(Some(memory), None);
+    assert!(short(2_000_000_000)[0].contains("needs 3.0 GB"));
+    assert!(short(4_000_000_000)[0].contains("should have 4.5 GB"));
+    assert!(short(5_000_000_000).is_empty());
+    let device: Device = "flex".parse().unwrap();
+    let short = hardware.shortcomings(None, Some(&device));
+    assert!(short[0].contains("does not run on a CPU"));
+    fs::write(&path, "[hardware\n").unwrap();
+    let error = Native::open(&directory).unwrap_err().to_string();
+    assert!(error.contains("config.toml: not valid TOML"), "{error}");
+}
+
+#[test]
+fn transformers_loads_what_is_renamed() {
+    let named = std::env::var("SALAMANDER_PYTHON").ok();
+    let python = named.unwrap_or_else(|| "python3".to_owned());
+    let found = Command::new(&python)
+        .args(["-c", "import torch, transformers"])
+        .output();
+    if !found.is_ok_and(|output| output.status.success()) {
+        println!(
+            "skipped: `{python}` lacks torch or transformers; SALAMANDER_PYTHON names another"
+        );
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for case in [
+        "vit/timm",
+        "vit/torchvision",
+        "resnet/torchvision-basic",
+        "whisper/dialect-openai",
+    ] {
+        for (ending, format) in [
+            ("st", WriteFormat::Safetensors),
+            ("pt", WriteFormat::PyTorch),
+        ] {
+            let target = folder
+                .path()
+                .join(format!("{}-{ending}", case.replace('/', "-")));
+            let options = ConvertOptions {
+                format: Some(format),
+                ..ConvertOptions::default()
+            };
+            quiet(options, &fixture(case), &target);
+            fs::copy(
+                fixture(case).join("golden.safetensors"),
+                target.join("golden"),
+            )
+            .unwrap();
+        }
+    }
+    let script = fixture("../../tools/check_renamed.py");
+    let output = Command::new(python)
+        .arg(script)
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+}

@@ -1,0 +1,177 @@
+"""Time reading a BERT-base of 440 MB in each format, and converting it, beside the reference libraries.
+
+Run from anywhere: `python tools/bench/formats.py [--folder DIR] [--runs N] [--json FILE]`. It builds `benches/formats.rs`
+and the command itself, and makes the files in DIR, or a temporary folder, which takes 3 GB. Needs gguf, numpy, safetensors,
+torch and transformers. The files are in the page cache: what is timed is the work, not the disk.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+from gguf.quants import dequantize
+from safetensors.torch import load_file
+from transformers import BertConfig, BertModel
+
+ROOT = Path(__file__).resolve().parents[2]
+MEGABYTE = 1e6
+
+
+def build() -> tuple[Path, Path]:
+    """Build the benchmark and the command, and find them."""
+    command = ["cargo", "build", "--release", "--workspace", "--bench", "formats", "--bin", "salamander",
+               "--message-format", "json"]
+    output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found = {}
+    for line in output.splitlines():
+        message = json.loads(line)
+        if message.get("executable"):
+            found[message["target"]["name"]] = Path(message["executable"])
+    return found["formats"], found["salamander"]
+
+
+def make(folder: Path, command: Path) -> None:
+    """Write the model in every format, what torch writes by torch, the others by the command."""
+    source = folder / "safetensors"
+    if not (source / "model.safetensors").exists():
+        torch.manual_seed(0)
+        model = BertModel(BertConfig())
+        model.save_pretrained(source)
+        (folder / "torch").mkdir(exist_ok=True)
+        model.config.save_pretrained(folder / "torch")
+        torch.save(model.state_dict(), folder / "torch" / "pytorch_model.bin")
+    for name, options in {
+        "pytorch": ["--format", "pytorch"],
+        "npz": ["--format", "npz"],
+        "burnpack": ["--format", "burnpack"],
+        "f16": ["--dtype", "f16"],
+    }.items():
+        if not (folder / name).exists():
+            subprocess.run([command, "convert", source, folder / name, *options], check=True, stdout=subprocess.DEVNULL)
+    for name in ("q4_k", "q8_0"):
+        if not (folder / f"{name}.gguf").exists():
+            subprocess.run([command, "convert", source, folder / f"{name}.gguf", "--dtype", name], check=True,
+                           stdout=subprocess.DEVNULL)
+
+
+def ours(benchmark: Path, runs: int, *arguments: object) -> float:
+    """The median of a few runs in one process, after one that is not counted."""
+    process = subprocess.run([benchmark, *map(str, arguments)], input="\n" * runs, check=True, stdout=subprocess.PIPE,
+                             text=True, env=os.environ | {"SALAMANDER_DEVICE": "flex"})
+    times = [json.loads(line)["seconds"] for line in process.stdout.splitlines() if line.startswith("{")]
+    return statistics.median(times[1:])
+
+
+def theirs(runs: int, call) -> float:  # noqa: ANN001
+    """The same of a function."""
+    call()
+    times = []
+    for _ in range(runs):
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def peak(command: list[object]) -> int:
+    """The most memory that a command held, in bytes."""
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{command} failed")
+    return usage.ru_maxrss * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--make-only", action="store_true")
+    parser.add_argument("--bench", type=Path, help="the built benchmark; with --command, nothing is built")
+    parser.add_argument("--command", type=Path, help="the built command")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)
+    if arguments.bench and arguments.command:
+        benchmark, command = arguments.bench, arguments.command
+    else:
+        benchmark, command = build()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        make(folder, command)
+        if arguments.make_only:
+            return
+        measure(folder, benchmark, command, arguments)
+
+
+def measure(folder: Path, benchmark: Path, command: Path, arguments: argparse.Namespace) -> None:
+    """Print a table, and write it where that is wished."""
+    runs = arguments.runs
+    rows: list[tuple[str, float, str, float]] = []
+    source = folder / "safetensors" / "model.safetensors"
+    plain = ours(benchmark, runs, "bytes", source)
+    for name in ("safetensors", "burnpack", "pytorch", "npz", "f16"):
+        rows.append((f"load {name}", ours(benchmark, runs, "load", folder / name), "reading the f32 file", plain))
+    model = BertModel(BertConfig())
+    file = folder / "torch" / "pytorch_model.bin"
+
+    def by_torch() -> None:
+        model.load_state_dict(torch.load(file, weights_only=True))
+
+    rows.append(("load torch's .bin", ours(benchmark, runs, "load", folder / "torch"), "torch.load + load_state_dict",
+                 theirs(runs, by_torch)))
+
+    def by_safetensors() -> None:
+        model.load_state_dict(load_file(source))
+
+    rows.append(("load safetensors", ours(benchmark, runs, "load", folder / "safetensors"), "load_file + load_state_dict",
+                 theirs(runs, by_safetensors)))
+    for name in ("q4_k", "q8_0"):
+        path = folder / f"{name}.gguf"
+        reader = gguf.GGUFReader(path)
+
+        def by_gguf(reader: gguf.GGUFReader = reader) -> None:
+            for tensor in reader.tensors:
+                np.asarray(dequantize(tensor.data, tensor.tensor_type))
+
+        rows.append((f"dequantize {name}", ours(benchmark, runs, "read", path), "gguf", theirs(max(1, runs // 3), by_gguf)))
+    memory = {}
+    largest = 30522 * 768 * 4
+    with tempfile.TemporaryDirectory() as temporary:
+        for number, (name, options) in enumerate({
+            "safetensors to PyTorch": ["--format", "pytorch"],
+            "safetensors to f16": ["--dtype", "f16"],
+            "safetensors to GGUF Q4_K": ["--format", "gguf", "--dtype", "q4_k"],
+            "safetensors to burnpack": ["--format", "burnpack"],
+            "safetensors to npz": ["--format", "npz"],
+        }.items()):
+            target = Path(temporary) / str(number)
+            begin = time.perf_counter()
+            used = peak([command, "convert", folder / "safetensors", target, *options])
+            memory[name] = {"bytes": used, "seconds": time.perf_counter() - begin}
+            subprocess.run(["rm", "-r", target], check=True)
+    for what, mine, other, reference in rows:
+        print(f"{what:22} {mine * 1e3:8.1f} ms   {other:30} {reference * 1e3:8.1f} ms   {reference / mine:6.2f}x")
+    for name, used in memory.items():
+        limit = (largest + 100 * MEGABYTE) / MEGABYTE
+        print(f"{name:26} {used['bytes'] / MEGABYTE:6.1f} MB of {limit:.1f} MB, {used['seconds']:.1f} s")
+    if arguments.json:
+        fields = ("what", "seconds", "reference", "reference_seconds")
+        found = {"times": [dict(zip(fields, row, strict=True)) for row in rows], "memory": memory}
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
