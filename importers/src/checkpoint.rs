@@ -107,6 +107,35 @@ impl fmt::Display for Format {
     }
 }
 
+/// How the axes of a linear or convolution layer's weight lie, as its framework has them.
+///
+/// Other tensors lie alike everywhere. A fused projection's blocks are along the axis of the outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Layout {
+    /// PyTorch's `[out, in]` and `[out, in, spatial…]`.
+    #[default]
+    OutIn,
+    /// TensorFlow's, Keras's and Flax's `[in, out]` and `[spatial…, in, out]`: what they call a kernel.
+    InOut,
+    /// MLX's and TFLite's `[out, in]` and `[out, spatial…, in]`.
+    ChannelsLast,
+}
+
+impl Layout {
+    /// For each axis of PyTorch's order, which stored axis it is.
+    pub(crate) fn axes(self, rank: usize) -> Vec<usize> {
+        match (self, rank) {
+            (Self::OutIn, _) | (_, 0 | 1) => (0..rank).collect(),
+            (Self::InOut, _) => [rank - 1, rank - 2]
+                .into_iter()
+                .chain(0..rank - 2)
+                .collect(),
+            (Self::ChannelsLast, _) => [0, rank - 1].into_iter().chain(1..rank - 1).collect(),
+        }
+    }
+}
+
 type Read = dyn Fn() -> Result<TensorData, FormatError> + Send + Sync;
 
 /// One tensor of a checkpoint: what it is, and how to read it.
@@ -118,6 +147,8 @@ pub struct Entry {
     pub shape: Vec<usize>,
     /// The size of the data in the file, in bytes.
     pub bytes: usize,
+    /// How its axes lie, should it be the weight of a linear or convolution layer.
+    pub layout: Layout,
     read: Arc<Read>,
 }
 
@@ -132,8 +163,16 @@ impl Entry {
             dtype,
             shape,
             bytes,
+            layout: Layout::default(),
             read: Arc::new(read),
         }
+    }
+
+    /// The same entry, whose axes lie as `layout` says.
+    #[must_use]
+    pub(crate) fn with_layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
+        self
     }
 
     /// Reads the data, in the stored type and shape; quantized data becomes `f32`. Mapped files are not copied.

@@ -22,7 +22,7 @@ pub mod safetensors;
 mod sharded;
 mod zip;
 
-pub use checkpoint::{Checkpoint, Dtype, Entry, Format};
+pub use checkpoint::{Checkpoint, Dtype, Entry, Format, Layout};
 pub use error::{FormatError, LoadError};
 pub use key_map::{Block, KeyMap, Row, Source};
 pub use load::load;
