@@ -4,7 +4,8 @@ use burn::tensor::{Bytes, DType, TensorData};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::checkpoint::{Checkpoint, Dtype, Entry};
+use crate::checkpoint::{Checkpoint, Dtype, Entry, Layout};
+use crate::data;
 use crate::error::FormatError;
 use crate::gguf;
 use crate::key_map::Block;
@@ -50,40 +51,79 @@ impl Entry {
         ))
     }
 
-    /// One of several blocks of equally many rows; `None` if the rows do not divide.
+    /// One of several equal blocks along the axis of the outputs; `None` if they do not divide it.
     pub fn block(&self, block: Block) -> Option<Entry> {
         let mut shape = self.shape.clone();
-        let rows = shape.first_mut()?;
-        if block.count == 0 || block.index >= block.count || !rows.is_multiple_of(block.count) {
+        let axis = self.layout.axes(shape.len()).first().copied()?;
+        let size = shape.get_mut(axis)?;
+        if block.count == 0 || block.index >= block.count || !size.is_multiple_of(block.count) {
             return None;
         }
-        *rows /= block.count;
+        *size /= block.count;
         let (reads, stores) = (self.clone(), self.clone());
         let entry = Entry::new(
             self.dtype.clone(),
             shape,
             self.bytes / block.count,
-            move || Ok(rows_of(&reads.read()?, block)),
+            move || Ok(block_of(&reads.read()?, axis, block)),
         );
-        let stored = self.is_stored();
+        let entry = entry.with_layout(self.layout);
+        // Only blocks of whole rows are runs of quantized blocks too.
+        let stored = self.is_stored() && axis == 0;
         Some(if stored {
-            entry.with_stored(move || Ok(Bytes::from_bytes_vec(part(&stores.stored()?, block))))
+            entry.with_stored(move || {
+                let part = part(&stores.stored()?, 1, block);
+                Ok(Bytes::from_bytes_vec(part))
+            })
         } else {
             entry
         })
     }
+
+    /// A weight that lies by `layout`, with its axes in PyTorch's order; computed when it is read.
+    pub fn in_order(&self, layout: Layout) -> Entry {
+        let axes = layout.axes(self.shape.len());
+        if axes.iter().enumerate().all(|(place, &axis)| place == axis) {
+            return self.clone();
+        }
+        let shape = axes.iter().map(|&axis| self.shape[axis]).collect();
+        let from = self.clone();
+        Entry::new(self.dtype.clone(), shape, self.bytes, move || {
+            Ok(permuted(from.read()?, &axes))
+        })
+    }
 }
 
-/// A copy of one block of rows of a tensor whose row count is known to be a multiple.
-pub(crate) fn rows_of(data: &TensorData, block: Block) -> TensorData {
+/// A copy of one of several equal blocks along an axis, whose size is known to be a multiple.
+pub(crate) fn block_of(data: &TensorData, axis: usize, block: Block) -> TensorData {
     let mut shape = data.shape().clone();
-    shape[0] /= block.count;
-    TensorData::from_bytes_vec(part(data.as_bytes(), block), shape, data.dtype())
+    shape[axis] /= block.count;
+    let outer = shape[..axis].iter().product();
+    let bytes = part(data.as_bytes(), outer, block);
+    TensorData::from_bytes_vec(bytes, shape, data.dtype())
 }
 
-fn part(bytes: &[u8], block: Block) -> Vec<u8> {
-    let size = bytes.len() / block.count;
-    bytes[block.index * size..][..size].to_vec()
+fn part(bytes: &[u8], outer: usize, block: Block) -> Vec<u8> {
+    let size = bytes.len() / outer.max(1) / block.count;
+    let pieces = (0..outer).map(|row| &bytes[(row * block.count + block.index) * size..][..size]);
+    pieces.collect::<Vec<_>>().concat()
+}
+
+/// The data with its axes in another order; a copy, unless that is the order they are in.
+pub(crate) fn permuted(data: TensorData, axes: &[usize]) -> TensorData {
+    if axes.iter().enumerate().all(|(place, &axis)| place == axis) {
+        return data;
+    }
+    let stored = data.shape();
+    let mut strides = vec![1; stored.len()];
+    for axis in (1..stored.len()).rev() {
+        strides[axis - 1] = strides[axis] * stored[axis] as u64;
+    }
+    let shape: Vec<usize> = axes.iter().map(|&axis| stored[axis]).collect();
+    let sizes: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
+    let strides: Vec<u64> = axes.iter().map(|&axis| strides[axis]).collect();
+    let bytes = data::gather(data.as_bytes(), data.dtype().size(), &sizes, &strides);
+    TensorData::from_bytes_vec(bytes, shape, data.dtype())
 }
 
 /// Data as `f32`, whatever its type.

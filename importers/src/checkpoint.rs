@@ -129,6 +129,35 @@ impl fmt::Display for Format {
     }
 }
 
+/// How the axes of a linear or convolution layer's weight lie, as its framework has them.
+///
+/// Other tensors lie alike everywhere. A fused projection's blocks are along the axis of the outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Layout {
+    /// PyTorch's `[out, in]` and `[out, in, spatial…]`.
+    #[default]
+    OutIn,
+    /// TensorFlow's, Keras's and Flax's `[in, out]` and `[spatial…, in, out]`: what they call a kernel.
+    InOut,
+    /// MLX's and TFLite's `[out, in]` and `[out, spatial…, in]`.
+    ChannelsLast,
+}
+
+impl Layout {
+    /// For each axis of PyTorch's order, which stored axis it is.
+    pub(crate) fn axes(self, rank: usize) -> Vec<usize> {
+        match (self, rank) {
+            (Self::OutIn, _) | (_, 0 | 1) => (0..rank).collect(),
+            (Self::InOut, _) => [rank - 1, rank - 2]
+                .into_iter()
+                .chain(0..rank - 2)
+                .collect(),
+            (Self::ChannelsLast, _) => [0, rank - 1].into_iter().chain(1..rank - 1).collect(),
+        }
+    }
+}
+
 type Read = dyn Fn() -> Result<TensorData, FormatError> + Send + Sync;
 type Stored = dyn Fn() -> Result<Bytes, FormatError> + Send + Sync;
 
@@ -141,6 +170,8 @@ pub struct Entry {
     pub shape: Vec<usize>,
     /// The size of the data in the file, in bytes.
     pub bytes: usize,
+    /// How its axes lie, should it be the weight of a linear or convolution layer.
+    pub layout: Layout,
     read: Arc<Read>,
     stored: Option<Arc<Stored>>,
 }
@@ -156,6 +187,7 @@ impl Entry {
             dtype,
             shape,
             bytes,
+            layout: Layout::default(),
             read: Arc::new(read),
             stored: None,
         }
@@ -169,6 +201,13 @@ impl Entry {
         stored: impl Fn() -> Result<Bytes, FormatError> + Send + Sync + 'static,
     ) -> Self {
         self.stored = Some(Arc::new(stored));
+        self
+    }
+
+    /// The same entry, whose axes lie as `layout` says.
+    #[must_use]
+    pub(crate) fn with_layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
         self
     }
 
@@ -238,6 +277,8 @@ pub struct Placement {
     pub parameter: String,
     /// The tensor that fills it, or some rows of it.
     pub source: Source,
+    /// How its axes lie, where they are those of a linear or convolution layer.
+    pub layout: Layout,
 }
 
 impl Trace {

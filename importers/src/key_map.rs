@@ -6,8 +6,8 @@
 /// other side. It may have text around it, and count from another number: `layer{s+1}` is the checkpoint's
 /// name for our `stages.{s}` where it counts from 1. The rest of a key (`weight`, `bias`, …) rides along.
 ///
-/// A checkpoint side that ends in `[k/n]` is the block `k`, counted from 0, of `n` blocks of equally many
-/// rows: `attn.qkv[1/3]` are the keys of a fused projection.
+/// A checkpoint side that ends in `[k/n]` is the block `k`, counted from 0, of `n` equal blocks along the axis
+/// of the outputs: `attn.qkv[1/3]` are the keys of a fused projection.
 pub type Row = (&'static str, &'static str);
 
 /// Where a parameter may be found: a checkpoint key, and which of its rows.

@@ -31,7 +31,7 @@ mod write;
 mod zip;
 
 pub use change::{Difference, difference};
-pub use checkpoint::{Checkpoint, Dtype, Entry, Format, Placement, Trace};
+pub use checkpoint::{Checkpoint, Dtype, Entry, Format, Layout, Placement, Trace};
 pub use error::{FormatError, LoadError};
 pub use float8::Float8;
 pub use key_map::{Block, KeyMap, Row, Source};

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Bool, DType, Device, Int, Shape, Tensor, TensorData};
 
-use crate::change::{rows_of, to_f32};
-use crate::checkpoint::{Checkpoint, Dtype, Entry, Placement};
+use crate::change::{block_of, permuted, to_f32};
+use crate::checkpoint::{Checkpoint, Dtype, Entry, Layout, Placement};
 use crate::error::{FormatError, LoadError};
 use crate::key_map::{Block, KeyMap, Source};
 use crate::report::{KeyReport, Mismatch, Missing, Unexpected};
@@ -14,9 +14,14 @@ use crate::report::{KeyReport, Mismatch, Missing, Unexpected};
 /// Fills every parameter of `module` from `checkpoint`, by the names of `map`.
 ///
 /// Names, shapes and types are proven before the first tensor is read. Floats of any width become `f32`;
-/// `f32` on a CPU device stays in the mapped file, unless a parameter is only some of a tensor's rows. The weight of a linear layer is read in PyTorch's
-/// `[out, in]` layout and transposed by its strides, without a copy. `name` says in a report what was to
-/// be loaded.
+/// `f32` on a CPU device stays in the mapped file, unless a parameter is only some of a tensor's rows, or a
+/// convolution's weight is not laid out as PyTorch's. The weight of a linear layer may lie as `[out, in]`,
+/// which is transposed by its strides without a copy, or as `[in, out]`; the entry's [`Layout`] says which.
+/// `name` says in a report what was to be loaded.
+///
+/// The last segment of a key may be another framework's name for the same thing: a weight's `kernel`, a
+/// norm's `gamma` or `scale` and `beta`, a table's `embedding` or `embeddings`, the `mean` or `moving_mean`
+/// and the `var` or `moving_variance` of a batch norm.
 ///
 /// # Errors
 /// [`LoadError::Keys`] with everything that is missing, unexpected or mis-shaped, or
@@ -46,12 +51,15 @@ pub fn load<M: Module>(
     }
 }
 
-/// What a tensor of the checkpoint must go through on its way into the module.
+/// What a parameter is the weight of, as far as it decides how its axes lie.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Layout {
-    AsStored,
-    /// PyTorch's `[out, in]` against Burn's `[in, out]`.
-    Transposed,
+enum Role {
+    /// Burn's `[in, out]`.
+    Linear,
+    /// `[out, in, spatial…]`, as PyTorch's.
+    Convolution,
+    /// Nothing whose axes differ between frameworks.
+    Other,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,32 +92,38 @@ impl Kind {
 
 struct Parameter {
     path: String,
-    /// The name that PyTorch gives the last segment, and what it was called before 2019.
-    leaf: (String, Option<&'static str>),
+    /// The name that PyTorch gives the last segment, and those that others do.
+    leaves: Vec<String>,
     shape: Vec<usize>,
-    layout: Layout,
+    role: Role,
     kind: Kind,
 }
 
 impl Parameter {
-    /// The shape as the checkpoint stores it, with the other blocks of rows where it is one of several.
-    fn stored_shape(&self, rows: Option<Block>) -> Vec<usize> {
+    /// The shape as a checkpoint of that layout stores it, with the other blocks where it is one of several.
+    fn stored_shape(&self, layout: Layout, block: Option<Block>) -> Vec<usize> {
         let mut shape = self.shape.clone();
-        if self.layout == Layout::Transposed {
+        if self.role == Role::Linear {
             shape.reverse();
         }
-        if let (Some(block), Some(first)) = (rows, shape.first_mut()) {
+        if let (Some(block), Some(first)) = (block, shape.first_mut()) {
             *first = first.saturating_mul(block.count);
         }
-        shape
+        if self.role == Role::Other {
+            return shape;
+        }
+        let mut stored = shape.clone();
+        for (size, axis) in shape.into_iter().zip(layout.axes(stored.len())) {
+            stored[axis] = size;
+        }
+        stored
     }
 
     /// The checkpoint keys that may hold it, best first.
     fn sources(&self, map: &KeyMap) -> Vec<Source> {
         let parent = self.path.rfind('.').map_or("", |dot| &self.path[..=dot]);
-        let (leaf, former) = &self.leaf;
-        let leaves = std::iter::once(&leaf[..]).chain(*former);
-        leaves
+        self.leaves
+            .iter()
             .flat_map(|leaf| map.sources(&format!("{parent}{leaf}")))
             .collect()
     }
@@ -154,22 +168,26 @@ impl Parameters {
     fn push(&mut self, shape: Shape, kind: Kind) {
         let leaf = self.path.segments.last().map_or("", |leaf| &leaf[..]);
         let container = self.path.containers.last().map_or("", |name| &name[..]);
-        let linear = container == "Struct:Linear" && leaf == "weight";
+        let role = match (container, leaf) {
+            ("Struct:Linear", "weight") => Role::Linear,
+            ("Struct:Conv1d" | "Struct:Conv2d" | "Struct:Conv3d", "weight") => Role::Convolution,
+            _ => Role::Other,
+        };
         // Burn's norms say gamma and beta, as TensorFlow did and PyTorch's first BERT port after it.
-        let leaf = match leaf {
-            "gamma" => ("weight".to_owned(), Some("gamma")),
-            "beta" => ("bias".to_owned(), Some("beta")),
-            other => (other.to_owned(), None),
+        let leaves: &[&str] = match leaf {
+            "weight" if role != Role::Other => &["weight", "kernel"],
+            "weight" if container == "Struct:Embedding" => &["weight", "embedding", "embeddings"],
+            "weight" | "gamma" => &["weight", "gamma", "scale"],
+            "beta" => &["bias", "beta"],
+            "running_mean" => &["running_mean", "mean", "moving_mean"],
+            "running_var" => &["running_var", "var", "moving_variance"],
+            other => &[other],
         };
         self.found.push(Parameter {
             path: self.path.text(),
-            leaf,
+            leaves: leaves.iter().map(|leaf| (*leaf).to_owned()).collect(),
             shape: shape.to_vec(),
-            layout: if linear {
-                Layout::Transposed
-            } else {
-                Layout::AsStored
-            },
+            role,
             kind,
         });
     }
@@ -204,18 +222,32 @@ type Plan = HashMap<String, Fill>;
 struct Fill {
     source: Source,
     entry: Entry,
-    layout: Layout,
+    role: Role,
+}
+
+impl Fill {
+    /// How the axes lie, where that matters.
+    fn layout(&self) -> Layout {
+        match self.role {
+            Role::Other => Layout::OutIn,
+            Role::Linear | Role::Convolution => self.entry.layout,
+        }
+    }
 }
 
 fn placements(parameters: &[Parameter], plan: &Plan) -> Vec<Placement> {
     let placed = parameters.iter().filter_map(|parameter| {
-        let source = plan.get(&parameter.path)?.source.clone();
+        let fill = plan.get(&parameter.path)?;
         let parent = parameter
             .path
             .rfind('.')
             .map_or("", |dot| &parameter.path[..=dot]);
-        let parameter = format!("{parent}{}", parameter.leaf.0);
-        Some(Placement { parameter, source })
+        let leaf = parameter.leaves.first()?;
+        Some(Placement {
+            parameter: format!("{parent}{leaf}"),
+            source: fill.source.clone(),
+            layout: fill.layout(),
+        })
     });
     placed.collect()
 }
@@ -247,12 +279,12 @@ fn plan(
             });
             continue;
         };
-        let (key, rows) = (&source.key, source.rows);
+        let (key, block) = (&source.key, source.rows);
         let seen = !used.insert(key.clone());
-        let shape = parameter.stored_shape(rows);
+        let shape = parameter.stored_shape(entry.layout, block);
         if entry.shape != shape || !parameter.kind.accepts(&entry.dtype) {
             // The other blocks of the same tensor have said so already.
-            if seen && rows.is_some() {
+            if seen && block.is_some() {
                 continue;
             }
             report.mismatched.push(Mismatch {
@@ -265,7 +297,7 @@ fn plan(
         let fill = Fill {
             source: source.clone(),
             entry: entry.clone(),
-            layout: parameter.layout,
+            role: parameter.role,
         };
         plan.insert(parameter.path.clone(), fill);
     }
@@ -318,24 +350,29 @@ struct Filler {
 }
 
 impl Filler {
-    /// Reads the tensor for the current parameter, or notes why it cannot be read.
-    fn take(&mut self) -> Option<(TensorData, Layout)> {
+    /// Reads the tensor for the current parameter, or notes why it cannot be read. What it says beside the
+    /// data is whether a linear layer's weight must be transposed.
+    fn take(&mut self) -> Option<(TensorData, bool)> {
         if self.error.is_some() {
             return None;
         }
         let fill = self.plan.remove(&self.path.text())?;
-        match fill.entry.read() {
-            Ok(data) => {
-                let data = match fill.source.rows {
-                    Some(block) => rows_of(&data, block),
-                    None => data,
-                };
-                Some((data, fill.layout))
-            }
+        let data = match fill.entry.read() {
+            Ok(data) => data,
             Err(error) => {
                 self.error = Some(error);
-                None
+                return None;
             }
+        };
+        let layout = fill.layout();
+        let axes = layout.axes(data.shape().len());
+        let data = match (fill.source.rows, axes.first()) {
+            (Some(block), Some(&axis)) => block_of(&data, axis, block),
+            _ => data,
+        };
+        match fill.role {
+            Role::Linear => Some((data, layout != Layout::InOut)),
+            _ => Some((permuted(data, &axes), false)),
         }
     }
 }
@@ -350,14 +387,15 @@ impl ModuleMapper for Filler {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some((data, layout)) = self.take() else {
+        let Some((data, transposed)) = self.take() else {
             return param;
         };
         let device: Device = param.lazy_device();
         let tensor = Tensor::from_data(to_f32(data), (&device, DType::F32));
-        let tensor = match layout {
-            Layout::AsStored => tensor,
-            Layout::Transposed => tensor.transpose(),
+        let tensor = if transposed {
+            tensor.transpose()
+        } else {
+            tensor
         };
         Param::initialized(param.id, tensor)
     }
@@ -379,5 +417,97 @@ impl ModuleMapper for Filler {
         };
         let tensor = Tensor::from_data(data, &param.lazy_device());
         Param::initialized(param.id, tensor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use burn::module::Module;
+    use burn::nn::conv::{Conv2d, Conv2dConfig};
+    use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+    use burn::tensor::{Device, TensorData};
+
+    use crate::change::permuted;
+    use crate::{Checkpoint, Dtype, Entry, Format, KeyMap, Layout, Row};
+
+    #[derive(Module, Debug)]
+    struct Net {
+        convolution: Conv2d,
+        query: Linear,
+        key: Linear,
+        table: Embedding,
+        norm: LayerNorm,
+    }
+
+    const ROWS: &[Row] = &[("fused[0/2]", "query"), ("fused[1/2]", "key")];
+
+    /// Loads a network whose tensors count from 0 in PyTorch's order, stored by `layout` and leaf names.
+    fn loaded(layout: Layout, leaves: [&str; 4]) -> Net {
+        let device = Device::default();
+        let net = Net {
+            convolution: Conv2dConfig::new([3, 2], [5, 4]).init(&device),
+            query: LinearConfig::new(3, 2).init(&device),
+            key: LinearConfig::new(3, 2).init(&device),
+            table: EmbeddingConfig::new(7, 2).init(&device),
+            norm: LayerNormConfig::new(2).init(&device),
+        };
+        let [weight, table, gamma, beta] = leaves;
+        let tensors = [
+            (format!("convolution.{weight}"), vec![2, 3, 5, 4]),
+            ("convolution.bias".to_owned(), vec![2]),
+            (format!("fused.{weight}"), vec![4, 3]),
+            ("fused.bias".to_owned(), vec![4]),
+            (format!("table.{table}"), vec![7, 2]),
+            (format!("norm.{gamma}"), vec![2]),
+            (format!("norm.{beta}"), vec![2]),
+        ];
+        let entries = tensors.map(|(name, shape)| {
+            let count: usize = shape.iter().product();
+            let values: Vec<f32> = (0..count).map(|value| value as f32).collect();
+            let data = TensorData::new(values, shape.clone());
+            let is_weight = name.ends_with(weight) && !name.starts_with("table");
+            let axes = layout.axes(shape.len());
+            let data = if is_weight {
+                // From PyTorch's order to the stored one is the way back.
+                let mut back = vec![0; axes.len()];
+                for (place, &axis) in axes.iter().enumerate() {
+                    back[axis] = place;
+                }
+                permuted(data, &back)
+            } else {
+                data
+            };
+            let shape = data.shape().to_vec();
+            let entry = Entry::new(Dtype::F32, shape, count * 4, move || Ok(data.clone()));
+            (name, entry.with_layout(layout))
+        });
+        let entries = entries.into_iter().collect();
+        let checkpoint = Checkpoint::new(Format::Npz, Vec::new(), BTreeMap::new(), entries);
+        super::load(net, "Net", &KeyMap::new(ROWS, &[""]), &checkpoint).unwrap()
+    }
+
+    #[test]
+    fn every_layout_and_leaf_name_loads_the_same() {
+        let counted = |from: u8, to: u8| (from..to).map(f32::from).collect::<Vec<_>>();
+        for (layout, leaves) in [
+            (Layout::OutIn, ["weight", "weight", "weight", "bias"]),
+            (Layout::InOut, ["kernel", "embedding", "scale", "bias"]),
+            (Layout::InOut, ["kernel", "embeddings", "gamma", "beta"]),
+            (Layout::ChannelsLast, ["weight", "weight", "weight", "bias"]),
+        ] {
+            let net = loaded(layout, leaves);
+            let convolution = net.convolution.weight.val().into_data();
+            assert_eq!(convolution.shape()[..], [2, 3, 5, 4]);
+            assert_eq!(convolution.to_vec::<f32>().unwrap(), counted(0, 120));
+            let rows = |linear: &Linear| linear.weight.val().transpose().into_data();
+            assert_eq!(rows(&net.query).to_vec::<f32>().unwrap(), counted(0, 6));
+            assert_eq!(rows(&net.key).to_vec::<f32>().unwrap(), counted(6, 12));
+            let bias = net.key.bias.unwrap().val().into_data();
+            assert_eq!(bias.to_vec::<f32>().unwrap(), counted(2, 4));
+            let table = net.table.weight.val().into_data();
+            assert_eq!(table.to_vec::<f32>().unwrap(), counted(0, 14));
+        }
     }
 }

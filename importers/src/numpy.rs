@@ -17,7 +17,7 @@ use burn::tensor::TensorData;
 use bytes::Bytes;
 use indexmap::IndexMap;
 
-use crate::checkpoint::{Checkpoint, Dtype, Entry, Format};
+use crate::checkpoint::{Checkpoint, Dtype, Entry, Format, Layout};
 use crate::data::{self, clip};
 use crate::error::FormatError;
 use crate::map::map_file;
@@ -150,7 +150,13 @@ fn entry(path: &Path, name: &str, header: Header, source: Source, offset: usize)
     };
     let header = &reader.header;
     let (dtype, shape, bytes) = (header.dtype.clone(), header.sizes.clone(), header.bytes);
-    Entry::new(dtype, shape, bytes, move || reader.read())
+    // PyTorch has no kernels, so that the name alone shows an array of TensorFlow or Flax.
+    let layout = if name.ends_with("kernel") {
+        Layout::InOut
+    } else {
+        Layout::OutIn
+    };
+    Entry::new(dtype, shape, bytes, move || reader.read()).with_layout(layout)
 }
 
 struct Reader {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use salamander_importers::{Entry, KeyMap, Placement};
+use salamander_importers::{Entry, KeyMap, Layout, Placement};
 use salamander_models::{Naming, naming, open_class};
 
 use super::Model;
@@ -36,7 +36,8 @@ pub(super) fn renamed(
     }
     let is_so = |placement: &Placement| {
         let sources = map.sources(&placement.parameter);
-        sources.iter().any(|source| *source == placement.source)
+        let ordered = placement.layout == Layout::OutIn;
+        ordered && sources.iter().any(|source| *source == placement.source)
     };
     if placements.iter().all(is_so) {
         return None;
@@ -124,7 +125,7 @@ fn named(
                 None => Some(entry.clone()),
                 Some(rows) => entry.block(rows),
             };
-            add(name, part?)?;
+            add(name, part?.in_order(placement.layout))?;
         }
     }
     Some((entries, left_out))
