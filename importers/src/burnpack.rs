@@ -53,7 +53,6 @@ pub(crate) fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
             burn_pack::Scalar::UInt(value) => value.to_string(),
             burn_pack::Scalar::Float(value) => format!("{value:?}"),
             burn_pack::Scalar::Bool(value) => value.to_string(),
-            other => format!("{other:?}"),
         };
         metadata.entry(name.clone()).or_insert(text);
     }

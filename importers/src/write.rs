@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::checkpoint::{Checkpoint, Dtype, Entry};
 use crate::error::FormatError;
@@ -312,9 +313,11 @@ pub(crate) struct Draft {
 
 impl Draft {
     pub(crate) fn create(path: &Path) -> Result<Self, FormatError> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let mut name = OsString::from(".");
         name.push(path.file_name().unwrap_or_default());
-        name.push(format!(".{}.part", std::process::id()));
+        name.push(format!(".{}-{count}.part", std::process::id()));
         let temporary = path.with_file_name(name);
         let file = OpenOptions::new()
             .read(true)

@@ -5,7 +5,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use salamander_importers::{Checkpoint, FormatError};
+use salamander_importers::{
+    Checkpoint, Compression, Dtype, FormatError, WriteFormat, WriteOptions,
+};
 use tempfile::TempDir;
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -867,4 +869,129 @@ fn memory_stays_within_the_margin() {
             assert!(peak < 2 << 30, "peak memory {} MiB", peak >> 20);
         }
     }
+}
+
+/// A file of a small state, written in a format.
+fn written(format: WriteFormat, compression: Option<Compression>) -> (String, Vec<u8>) {
+    let directory = TempDir::new().unwrap();
+    let source = write(&directory, "source.npz", &fixture("numpy/stored.npz"));
+    let source = Checkpoint::open(source).unwrap();
+    let entries = source.iter().filter_map(|(name, entry)| {
+        let small = entry.elements() < 50 && entry.dtype.is_float();
+        let cast = small.then(|| entry.cast(&Dtype::F32))??;
+        let data = cast.read().ok()?;
+        let finite = data.as_slice::<f32>().ok()?.iter().all(|x| x.is_finite());
+        finite.then(|| (name.to_owned(), cast))
+    });
+    let small = source.with_entries(entries.collect::<Vec<_>>());
+    assert!(!small.is_empty());
+    let name = format.usual_name(compression);
+    let path = directory.path().join(&name);
+    let options = WriteOptions {
+        compression,
+        ..WriteOptions::default()
+    };
+    salamander_importers::write(&small, &path, format, &options, &|_, _| {}).unwrap();
+    (name, fs::read(path).unwrap())
+}
+
+#[test]
+fn changed_texts_and_records_are_read_or_refused() {
+    for (format, compression) in [
+        (WriteFormat::Json, None),
+        (WriteFormat::Json, Some(Compression::Gzip)),
+        (WriteFormat::Json, Some(Compression::Zstd)),
+        (WriteFormat::JsonModel, None),
+        (WriteFormat::YamlModel, None),
+        (WriteFormat::Burnpack, None),
+    ] {
+        let (name, bytes) = written(format, compression);
+        flips(&name, &bytes);
+        // A text may lack its last line's end, and a record or a YAML list its last entries unseen.
+        let directory = TempDir::new().unwrap();
+        for length in 0..bytes.len() {
+            let path = write(&directory, &name, &bytes[..length]);
+            let _ = read(&path);
+        }
+    }
+    let (name, bytes) = written(WriteFormat::Json, None);
+    truncations(&name, bytes.trim_ascii_end());
+}
+
+#[test]
+fn texts_that_lie_are_refused() {
+    for (text, says) in [
+        (r#"{"a": 1}"#, "neither `tensors`"),
+        (r#"{"version": "2.0", "tensors": {}}"#, "\"1.0\" is known"),
+        (
+            r#"{"tensors": {"w": {"shape": [2], "dtype": "f32", "data": "AAAA"}}}"#,
+            "does not take the 3 bytes",
+        ),
+        (
+            r#"{"tensors": {"w": {"shape": [], "dtype": "f32", "data": "AAA"}}}"#,
+            "does not take",
+        ),
+        (
+            r#"{"tensors": {"w": {"shape": [1], "dtype": "f32", "data": "!!!!AA=="}}}"#,
+            "no base64",
+        ),
+        (
+            r#"{"tensors": {"w": {"shape": [1], "dtype": "q9", "data": ""}}}"#,
+            "`q9` is not known",
+        ),
+        (
+            r#"{"tensors": {"w": {"shape": [4294967296, 4294967296, 4294967296], "dtype": "u8", "data": ""}}}"#,
+            "does not take",
+        ),
+        (
+            r#"{"tensors": {"w": {"shape": [0], "dtype": "u8", "data": ""}, "w": {"shape": [0], "dtype": "u8", "data": ""}}}"#,
+            "there twice",
+        ),
+        (
+            r#"{"parameters": [{"name": "w", "shape": [3]}], "data": [1, 2]}"#,
+            "reaches beyond the 2 numbers",
+        ),
+        (
+            r#"{"parameters": [{"name": "w", "shape": [1]}], "data": [1, 2]}"#,
+            "take 1 of the 2 numbers",
+        ),
+        (
+            r#"{"parameters": [{"name": "w", "shape": [1], "dtype": "i8"}], "data": [1]}"#,
+            "f32 is known",
+        ),
+    ] {
+        refused_saying("model.json", text.as_bytes(), &[says]);
+    }
+    let deep = format!("{}{}", "{\"tensors\":".repeat(10_000), "}".repeat(10_000));
+    refused("model.json", deep.as_bytes());
+    let dimensions = format!(
+        "{{\"tensors\": {{\"w\": {{\"shape\": [{}1]}}}}}}",
+        "1,".repeat(100_000)
+    );
+    refused_saying(
+        "model.json",
+        dimensions.as_bytes(),
+        &["more than 64 dimensions"],
+    );
+    refused(
+        "model.yaml",
+        format!("a: {}", "[".repeat(100_000)).as_bytes(),
+    );
+    // Ten times ten times ten … of the same list.
+    let mut laughs = "a0: &a0 [1,1,1,1,1,1,1,1,1,1]\n".to_owned();
+    for level in 1..9 {
+        let item = format!("*a{},", level - 1).repeat(10);
+        laughs.push_str(&format!("a{level}: &a{level} [{item}]\n"));
+    }
+    refused("model.yaml", laughs.as_bytes());
+    let blanks = vec![b' '; 1 << 20];
+    let mut stream = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for _ in 0..300 {
+        std::io::Write::write_all(&mut stream, &blanks).unwrap();
+    }
+    refused_saying(
+        "model.json.gz",
+        &stream.finish().unwrap(),
+        &["inflate to more than"],
+    );
 }

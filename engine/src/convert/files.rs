@@ -47,7 +47,10 @@ impl<'a> Files<'a> {
                 fs::canonicalize(directory.path()).ok() == fs::canonicalize(self.target).ok();
             if !same {
                 for name in names(directory)? {
-                    files.push(self.one(directory.path(), &name)?);
+                    // A native directory's configuration is its `config.toml`.
+                    if !self.options.native || name != Path::new("config.json") {
+                        files.push(self.one(directory.path(), &name)?);
+                    }
                 }
             }
         }

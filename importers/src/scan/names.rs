@@ -33,7 +33,6 @@ const MODULES: &[(&str, &str)] = &[
     ("multiprocessing", PROGRAMS),
     ("asyncio", PROGRAMS),
     ("webbrowser", PROGRAMS),
-    ("antigravity", PROGRAMS),
     ("pydoc", PROGRAMS),
     ("distutils", PROGRAMS),
     ("setuptools", PROGRAMS),

@@ -7,8 +7,8 @@ use super::Place;
 use crate::data::clip;
 use crate::pytorch;
 use crate::zip::{
-    CENTRAL, CENTRAL_BYTES, ENCRYPTED, END, INFLATED_MARGIN, LOCAL, LOCAL_BYTES, is_zip, sizes,
-    u16_at, u32_at,
+    CENTRAL, CENTRAL_BYTES, ENCRYPTED, END, INFLATED_MARGIN, LOCAL, LOCAL_BYTES, sizes, u16_at,
+    u32_at,
 };
 
 /// How many times its size a member may inflate to.
