@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{BoolStore, DType, TensorData};
 use indexmap::IndexMap;
 
-use crate::{FormatError, detect, gguf};
+use crate::{FormatError, data, detect, gguf};
 
 /// The element type of a stored tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,8 @@ pub enum Dtype {
     U16,
     U8,
     Bool,
-    /// Numbers in blocks that share scales, by GGML's name of the type; read as `f32`.
+    /// Numbers of few bits, mostly in blocks that share scales, by the format's name of the type; read as
+    /// `f32`.
     Quantized(&'static str),
     /// A type that can be listed but not read, by its name in the file.
     Other(String),
@@ -89,6 +90,14 @@ pub enum Format {
     Npy,
     /// An archive of NumPy arrays.
     Npz,
+    /// An exported model, with the files of its external data.
+    Onnx,
+    /// One MessagePack file that Flax wrote.
+    Flax,
+    /// Several such files under a `*.index.json`.
+    ShardedFlax,
+    /// A file of GGML's before GGUF.
+    Ggml,
 }
 
 impl fmt::Display for Format {
@@ -103,13 +112,17 @@ impl fmt::Display for Format {
             Format::SplitGguf => "GGUF, split",
             Format::Npy => "NumPy",
             Format::Npz => "NumPy archive",
+            Format::Onnx => "ONNX",
+            Format::Flax => "Flax msgpack",
+            Format::ShardedFlax => "Flax msgpack, sharded",
+            Format::Ggml => "GGML",
         })
     }
 }
 
 /// How the axes of a linear or convolution layer's weight lie, as its framework has them.
 ///
-/// Other tensors lie alike everywhere. A fused projection's blocks are along the axis of the outputs.
+/// A fused projection's blocks are along the axis of the outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Layout {
@@ -136,6 +149,17 @@ impl Layout {
     }
 }
 
+/// Where the graph of an exported model takes a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The node, counted in the order of their execution.
+    pub(crate) node: usize,
+    /// What the node takes it as, by PyTorch's name, where that is known.
+    pub(crate) leaf: Option<&'static str>,
+    /// Whether the node is a norm.
+    pub(crate) norm: bool,
+}
+
 type Read = dyn Fn() -> Result<TensorData, FormatError> + Send + Sync;
 
 /// One tensor of a checkpoint: what it is, and how to read it.
@@ -147,8 +171,13 @@ pub struct Entry {
     pub shape: Vec<usize>,
     /// The size of the data in the file, in bytes.
     pub bytes: usize,
-    /// How its axes lie, should it be the weight of a linear or convolution layer.
+    /// How its axes lie, which is PyTorch's way for all but the weights of linear and convolution layers.
     pub layout: Layout,
+    /// Whether an exporter made its name up, as it does for what it computed from constants. Such a tensor
+    /// may stay unused.
+    pub generated: bool,
+    /// Where a graph takes it, as far as it has one.
+    pub(crate) place: Option<Place>,
     read: Arc<Read>,
 }
 
@@ -164,6 +193,8 @@ impl Entry {
             shape,
             bytes,
             layout: Layout::default(),
+            generated: false,
+            place: None,
             read: Arc::new(read),
         }
     }
@@ -175,12 +206,48 @@ impl Entry {
         self
     }
 
+    /// The same entry, whose name an exporter made up if that is true.
+    #[must_use]
+    pub(crate) fn generated(mut self, generated: bool) -> Self {
+        self.generated = generated;
+        self
+    }
+
+    /// The same entry at its place in a graph.
+    #[must_use]
+    pub(crate) fn at(mut self, place: Option<Place>) -> Self {
+        self.place = place;
+        self
+    }
+
+    /// What the graph of an exported model takes it as, by the name that PyTorch gives such a parameter, for
+    /// instance `running_mean`.
+    pub fn taken_as(&self) -> Option<&'static str> {
+        self.place.and_then(|place| place.leaf)
+    }
+
     /// Reads the data, in the stored type and shape; quantized data becomes `f32`. Mapped files are not copied.
     ///
     /// # Errors
     /// The element type cannot be read, or the bytes are not of that type.
     pub fn read(&self) -> Result<TensorData, FormatError> {
         (self.read)()
+    }
+
+    /// The shape in the order that PyTorch has the axes in.
+    pub fn out_in_shape(&self) -> Vec<usize> {
+        let axes = self.layout.axes(self.shape.len());
+        axes.into_iter().map(|axis| self.shape[axis]).collect()
+    }
+
+    /// Reads the data with its axes in the order that PyTorch has them in.
+    ///
+    /// # Errors
+    /// As [`Entry::read`].
+    pub fn read_out_in(&self) -> Result<TensorData, FormatError> {
+        let data = self.read()?;
+        let axes = self.layout.axes(data.shape().len());
+        Ok(data::permuted(data, &axes))
     }
 
     /// The number of elements.
@@ -219,7 +286,9 @@ impl Checkpoint {
     /// 2. `pytorch_model.bin`, `pytorch_model.bin.index.json`, another `*.bin.index.json`, the only file that
     ///    ends in `.pt`, `.pth`, `.bin`, `.th` or `.ckpt`;
     /// 3. the only `*.gguf`, or the parts of one;
-    /// 4. `weights.npz`, `model.npz`, the only `*.npz`, then the only `*.npy`.
+    /// 4. `weights.npz`, `model.npz`, the only `*.npz`, then the only `*.npy`;
+    /// 5. `model.onnx`, the only `*.onnx`, last of all the same in the folder `onnx`;
+    /// 6. `flax_model.msgpack`, `flax_model.msgpack.index.json`, the only `*.msgpack`.
     ///
     /// # Errors
     /// Nothing readable is there, or a file is truncated, corrupt or of another format.
@@ -266,6 +335,22 @@ impl Checkpoint {
         self.entries.is_empty()
     }
 
+    /// Takes the tensor of that name out.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Entry> {
+        self.entries.shift_remove(name)
+    }
+
+    pub(crate) fn put(&mut self, name: String, entry: Entry) {
+        self.entries.insert(name, entry);
+    }
+
+    /// Gives every tensor the layout that `of` says.
+    pub(crate) fn lay_out(&mut self, of: impl Fn(&str, &Entry) -> Layout) {
+        for (name, entry) in &mut self.entries {
+            entry.layout = of(name, entry);
+        }
+    }
+
     pub(crate) fn into_entries(self) -> IndexMap<String, Entry> {
         self.entries
     }
@@ -304,6 +389,16 @@ const KINDS: &[Kind] = &[
         usual: &[],
         index: &[],
         endings: &[".npy"],
+    },
+    Kind {
+        usual: &["model.onnx"],
+        index: &[],
+        endings: &[".onnx"],
+    },
+    Kind {
+        usual: &["flax_model.msgpack", "flax_model.msgpack.index.json"],
+        index: &[".msgpack.index.json"],
+        endings: &[".msgpack"],
     },
 ];
 
@@ -365,13 +460,14 @@ fn weights_in(directory: &Path) -> Result<PathBuf, FormatError> {
             }
         }
     }
+    // Hugging Face's repositories have exports in a folder of their own.
+    let exports = directory.join("onnx");
+    if exports.is_dir() && directory.file_name() != Some("onnx".as_ref()) {
+        return weights_in(&exports);
+    }
     let others: Vec<String> = names
         .into_iter()
-        .filter(|name| {
-            [".onnx", ".h5", ".msgpack"]
-                .iter()
-                .any(|ending| name.ends_with(ending))
-        })
+        .filter(|name| [".h5"].iter().any(|ending| name.ends_with(ending)))
         .collect();
     refuse(if others.is_empty() {
         "no weights in this directory".to_owned()

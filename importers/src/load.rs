@@ -7,7 +7,7 @@ use burn::tensor::{Bool, DType, Device, Int, Shape, Tensor, TensorData};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::checkpoint::{Checkpoint, Dtype, Entry, Layout};
+use crate::checkpoint::{Checkpoint, Dtype, Entry, Layout, Place};
 use crate::data;
 use crate::error::{FormatError, LoadError};
 use crate::key_map::{Block, KeyMap, Source};
@@ -18,12 +18,18 @@ use crate::report::{KeyReport, Mismatch, Missing, Unexpected};
 /// Names, shapes and types are proven before the first tensor is read. Floats of any width become `f32`;
 /// `f32` on a CPU device stays in the mapped file, unless a parameter is only some of a tensor's rows, or a
 /// convolution's weight is not laid out as PyTorch's. The weight of a linear layer may lie as `[out, in]`,
-/// which is transposed by its strides without a copy, or as `[in, out]`; the entry's [`Layout`] says which.
+/// which is transposed by its strides without a copy, or as `[in, out]`, which is copied; the entry's
+/// [`Layout`] says which.
 /// `name` says in a report what was to be loaded.
 ///
 /// The last segment of a key may be another framework's name for the same thing: a weight's `kernel`, a
 /// norm's `gamma` or `scale` and `beta`, a table's `embedding` or `embeddings`, the `mean` or `moving_mean`
 /// and the `var` or `moving_variance` of a batch norm.
+///
+/// An exported model may have lost names. Parameters that are missing are then found among the tensors whose
+/// names the exporter made up: those of one shape and use, if they are as many as the missing ones, in the
+/// order in which the graph takes them, which is that of the module's fields. If they are not as many, the
+/// parameters stay missing.
 ///
 /// # Errors
 /// [`LoadError::Keys`] with everything that is missing, unexpected or mis-shaped, or
@@ -56,7 +62,7 @@ enum Role {
     Linear,
     /// `[out, in, spatial…]`, as PyTorch's.
     Convolution,
-    /// Nothing whose axes differ between frameworks.
+    /// Something else, as PyTorch has it.
     Other,
 }
 
@@ -94,6 +100,8 @@ struct Parameter {
     leaves: Vec<String>,
     shape: Vec<usize>,
     role: Role,
+    /// Whether it is a norm's.
+    norm: bool,
     kind: Kind,
 }
 
@@ -107,14 +115,22 @@ impl Parameter {
         if let (Some(block), Some(first)) = (block, shape.first_mut()) {
             *first = first.saturating_mul(block.count);
         }
-        if self.role == Role::Other {
-            return shape;
-        }
         let mut stored = shape.clone();
         for (size, axis) in shape.into_iter().zip(layout.axes(stored.len())) {
             stored[axis] = size;
         }
         stored
+    }
+
+    /// The entry with its layout: a convolution's weight in PyTorch's names may still lie as MLX's, whose files
+    /// do not always say whose they are.
+    fn laid_out(&self, entry: &Entry, block: Option<Block>) -> Entry {
+        let fits = |layout| entry.shape == self.stored_shape(layout, block);
+        let entry = entry.clone();
+        if self.role == Role::Convolution && !fits(entry.layout) && fits(Layout::ChannelsLast) {
+            return entry.with_layout(Layout::ChannelsLast);
+        }
+        entry
     }
 
     /// The checkpoint keys that may hold it, best first.
@@ -186,6 +202,7 @@ impl Parameters {
             leaves: leaves.iter().map(|leaf| (*leaf).to_owned()).collect(),
             shape: shape.to_vec(),
             role,
+            norm: container.ends_with("Norm"),
             kind,
         });
     }
@@ -228,7 +245,7 @@ fn plan(
     name: &str,
     map: &KeyMap,
     checkpoint: &Checkpoint,
-) -> Result<Plan, Box<KeyReport>> {
+) -> Result<Plan, LoadError> {
     let mut plan = Plan::new();
     let mut used = std::collections::HashSet::new();
     let mut report = KeyReport {
@@ -236,12 +253,14 @@ fn plan(
         module: name.to_owned(),
         ..KeyReport::default()
     };
+    let mut lost: Vec<&Parameter> = Vec::new();
     for parameter in parameters {
         let sources = parameter.sources(map);
         let found = sources
             .iter()
             .find_map(|source| Some((source, checkpoint.get(&source.key)?)));
         let Some((source, entry)) = found else {
+            lost.push(parameter);
             let first = sources.into_iter().next();
             report.missing.push(Missing {
                 key: first.map(|source| source.key).unwrap_or_default(),
@@ -252,6 +271,7 @@ fn plan(
         };
         let (key, block) = (&source.key, source.rows);
         let seen = !used.insert(key.clone());
+        let entry = &parameter.laid_out(entry, block);
         let shape = parameter.stored_shape(entry.layout, block);
         if entry.shape != shape || !parameter.kind.accepts(&entry.dtype) {
             // The other blocks of the same tensor have said so already.
@@ -272,8 +292,28 @@ fn plan(
         };
         plan.insert(parameter.path.clone(), fill);
     }
-    for (key, _) in checkpoint.iter() {
-        if !used.contains(key) && !map.ignores(key) {
+    let ordered = by_order(&lost, checkpoint)?;
+    if !ordered.is_empty() {
+        tracing::warn!(
+            "{}: {} of {} parameters of {name} have lost their names and are taken by their order",
+            report.file.display(),
+            ordered.len(),
+            parameters.len()
+        );
+    }
+    for (parameter, entry) in ordered {
+        report
+            .missing
+            .retain(|missing| missing.parameter != parameter.path);
+        let fill = Fill {
+            entry: entry.clone(),
+            role: parameter.role,
+            block: None,
+        };
+        plan.insert(parameter.path.clone(), fill);
+    }
+    for (key, entry) in checkpoint.iter() {
+        if !used.contains(key) && !entry.generated && !map.ignores(key) {
             report.unexpected.push(Unexpected {
                 key: key.to_owned(),
                 nearest: None,
@@ -296,7 +336,75 @@ fn plan(
     for unexpected in &mut report.unexpected {
         unexpected.nearest = nearest(&unexpected.key, &wanted);
     }
-    Err(Box::new(report))
+    Err(LoadError::Keys(Box::new(report)))
+}
+
+/// What has to agree before the order decides: PyTorch's shape, and of vectors what they are and whether they
+/// are a norm's, which some models run before and some after what they hold first.
+type Signature = (Vec<usize>, Option<&'static str>, bool);
+
+/// The tensors without names of their own for parameters that no name was found for.
+fn by_order<'a>(
+    lost: &[&'a Parameter],
+    checkpoint: &'a Checkpoint,
+) -> Result<Vec<(&'a Parameter, &'a Entry)>, FormatError> {
+    const VECTORS: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
+    let signature = |shape: Vec<usize>, leaf: Option<&str>, norm: bool| -> Signature {
+        let known = |leaf: &str| VECTORS.into_iter().find(|known| *known == leaf);
+        match shape.len() {
+            1 => (shape, leaf.and_then(known), norm),
+            _ => (shape, None, false),
+        }
+    };
+    let mut nameless: Vec<(Place, &Entry)> = checkpoint
+        .iter()
+        .filter(|(_, entry)| entry.generated)
+        .filter_map(|(_, entry)| Some((entry.place?, entry)))
+        .collect();
+    nameless.sort_by_key(|(place, _)| place.node);
+    let mut groups: HashMap<Signature, Vec<&Entry>> = HashMap::new();
+    for (place, entry) in nameless {
+        let signature = signature(entry.out_in_shape(), place.leaf, place.norm);
+        groups.entry(signature).or_default().push(entry);
+    }
+    let mut wanted: HashMap<Signature, Vec<&Parameter>> = HashMap::new();
+    for &parameter in lost {
+        let leaf = parameter.leaves.first().map(|leaf| &leaf[..]);
+        let shape = parameter.stored_shape(Layout::OutIn, None);
+        let signature = signature(shape, leaf, parameter.norm);
+        wanted.entry(signature).or_default().push(parameter);
+    }
+    let mut found = Vec::new();
+    for (signature, parameters) in wanted {
+        let Some(entries) = groups.get(&signature) else {
+            continue;
+        };
+        let mut entries = entries.clone();
+        if entries.len() > parameters.len() {
+            // Two layers may share a tensor, of which an exporter makes two.
+            let mut distinct: Vec<(TensorData, &Entry)> = Vec::new();
+            for entry in entries {
+                let data = entry.read_out_in()?;
+                if !distinct
+                    .iter()
+                    .any(|(other, _)| other.as_bytes() == data.as_bytes())
+                {
+                    distinct.push((data, entry));
+                }
+            }
+            entries = distinct.into_iter().map(|(_, entry)| entry).collect();
+        }
+        let fits = |entry: &&Entry, parameter: &&Parameter| parameter.kind.accepts(&entry.dtype);
+        if entries.len() == parameters.len()
+            && entries
+                .iter()
+                .zip(&parameters)
+                .all(|(entry, parameter)| fits(entry, parameter))
+        {
+            found.extend(parameters.into_iter().zip(entries));
+        }
+    }
+    Ok(found)
 }
 
 /// The candidate most like `key`, unless none is like it at all.
@@ -335,19 +443,13 @@ impl Filler {
                 return None;
             }
         };
-        let layout = match role {
-            Role::Other => Layout::OutIn,
-            _ => entry.layout,
-        };
-        let axes = layout.axes(data.shape().len());
+        let axes = entry.layout.axes(data.shape().len());
         let data = match (block, axes.first()) {
             (Some(block), Some(&axis)) => one_block(&data, axis, block),
             _ => data,
         };
-        match role {
-            Role::Linear => Some((data, layout != Layout::InOut)),
-            _ => Some((permuted(data, &axes), false)),
-        }
+        // Products walk a transposed weight the fastest; the same layout also gives the same rounding.
+        Some((data::permuted(data, &axes), role == Role::Linear))
     }
 }
 
@@ -403,23 +505,6 @@ fn one_block(data: &TensorData, axis: usize, block: Block) -> TensorData {
     let size = bytes.len() / outer.max(1) / block.count;
     let pieces = (0..outer).map(|row| &bytes[(row * block.count + block.index) * size..][..size]);
     TensorData::from_bytes_vec(pieces.collect::<Vec<_>>().concat(), shape, data.dtype())
-}
-
-/// The data with its axes in another order; a copy, unless that is the order they are in.
-fn permuted(data: TensorData, axes: &[usize]) -> TensorData {
-    if axes.iter().enumerate().all(|(place, &axis)| place == axis) {
-        return data;
-    }
-    let stored = data.shape();
-    let mut strides = vec![1; stored.len()];
-    for axis in (1..stored.len()).rev() {
-        strides[axis - 1] = strides[axis] * stored[axis] as u64;
-    }
-    let shape: Vec<usize> = axes.iter().map(|&axis| stored[axis]).collect();
-    let sizes: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
-    let strides: Vec<u64> = axes.iter().map(|&axis| strides[axis]).collect();
-    let bytes = data::gather(data.as_bytes(), data.dtype().size(), &sizes, &strides);
-    TensorData::from_bytes_vec(bytes, shape, data.dtype())
 }
 
 fn to_f32(data: TensorData) -> TensorData {
@@ -491,7 +576,7 @@ mod tests {
                 for (place, &axis) in axes.iter().enumerate() {
                     back[axis] = place;
                 }
-                super::permuted(data, &back)
+                crate::data::permuted(data, &back)
             } else {
                 data
             };
@@ -516,14 +601,14 @@ mod tests {
             let net = loaded(layout, leaves);
             let convolution = net.convolution.weight.val().into_data();
             assert_eq!(convolution.shape()[..], [2, 3, 5, 4]);
-            assert_eq!(convolution.to_vec::<f32>().unwrap(), counted(0, 120));
+            assert_eq!(convolution.try_to_vec::<f32>().unwrap(), counted(0, 120));
             let rows = |linear: &Linear| linear.weight.val().transpose().into_data();
-            assert_eq!(rows(&net.query).to_vec::<f32>().unwrap(), counted(0, 6));
-            assert_eq!(rows(&net.key).to_vec::<f32>().unwrap(), counted(6, 12));
+            assert_eq!(rows(&net.query).try_to_vec::<f32>().unwrap(), counted(0, 6));
+            assert_eq!(rows(&net.key).try_to_vec::<f32>().unwrap(), counted(6, 12));
             let bias = net.key.bias.unwrap().val().into_data();
-            assert_eq!(bias.to_vec::<f32>().unwrap(), counted(2, 4));
+            assert_eq!(bias.try_to_vec::<f32>().unwrap(), counted(2, 4));
             let table = net.table.weight.val().into_data();
-            assert_eq!(table.to_vec::<f32>().unwrap(), counted(0, 14));
+            assert_eq!(table.try_to_vec::<f32>().unwrap(), counted(0, 14));
         }
     }
 }

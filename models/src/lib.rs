@@ -7,6 +7,7 @@ mod architecture;
 pub mod bert;
 pub mod blocks;
 mod config;
+mod contained;
 mod error;
 pub mod patchtst;
 mod preset;
@@ -18,6 +19,7 @@ pub mod whisper;
 
 pub use architecture::{Architecture, Class, Forecasts, Load, Model, Task, find, open, open_class};
 pub use config::PretrainedConfig;
+pub use contained::{Files, contained_files};
 pub use error::{ConfigError, InputError, LoadError};
 pub use preset::{Preset, find_preset, timm_preset};
 pub use tensors::{Inputs, Outputs, Value};

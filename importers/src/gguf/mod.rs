@@ -8,7 +8,7 @@
 //! A file that is one part of several, `NAME-00002-of-00003.gguf`, opens all of them, under the metadata of
 //! the first.
 
-mod quants;
+pub(crate) mod quants;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -215,12 +215,7 @@ fn one(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
             bytes,
             big_endian: header.big_endian,
         };
-        let entry = Entry::new(
-            kind.dtype(),
-            reader.shape.clone(),
-            reader.bytes.len(),
-            move || reader.read(),
-        );
+        let entry = reader.entry();
         if entries.insert(info.name.clone(), entry).is_some() {
             return Err(refuse("it is there twice".to_owned()));
         }
@@ -246,17 +241,22 @@ fn one(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
 }
 
 /// One tensor in a mapped file.
-struct Reader {
-    path: PathBuf,
-    name: String,
-    offset: u64,
-    kind: &'static Kind,
-    shape: Vec<usize>,
-    bytes: Bytes,
-    big_endian: bool,
+pub(crate) struct Reader {
+    pub(crate) path: PathBuf,
+    pub(crate) name: String,
+    pub(crate) offset: u64,
+    pub(crate) kind: &'static Kind,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Bytes,
+    pub(crate) big_endian: bool,
 }
 
 impl Reader {
+    pub(crate) fn entry(self) -> Entry {
+        let (dtype, shape) = (self.kind.dtype(), self.shape.clone());
+        Entry::new(dtype, shape, self.bytes.len(), move || self.read())
+    }
+
     fn read(&self) -> Result<TensorData, FormatError> {
         let refuse = |reason: String| FormatError::Tensor {
             path: self.path.clone(),
