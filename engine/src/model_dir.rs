@@ -1,41 +1,49 @@
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use salamander_importers::Checkpoint;
-use salamander_models::PretrainedConfig;
 use salamander_models::processing::text::{TextTokenizer, TokenizerFiles};
+use salamander_models::{Files, PretrainedConfig, contained_files};
 use serde_json::Value;
 
 use crate::Error;
 use crate::native::Native;
 
-/// A directory with a model's files.
+/// A directory with a model's files, or one file that holds them all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelDir {
     path: PathBuf,
+    /// What a weight file holds beside the weights.
+    contained: Option<Arc<Files>>,
 }
 
 impl ModelDir {
     /// The directory `model`, or the one that the hub id `owner/name` or `owner/name@revision` is fetched
-    /// to (with the feature `hub`).
+    /// to (with the feature `hub`). Or a file that holds configuration and tokenizer too: a GGUF of a BERT,
+    /// a `.bin` of whisper.cpp.
     ///
     /// # Errors
-    /// There is no such directory, and it is no id that can be fetched.
+    /// There is no such directory, it is no id that can be fetched, and no such file.
     pub fn find(model: impl AsRef<Path>) -> Result<Self, Error> {
         let model = model.as_ref();
         if model.is_dir() {
-            return Ok(Self {
-                path: model.to_owned(),
-            });
+            return Ok(Self::at(model.to_owned()));
         }
         let not_found = |reason: &str| Error::NotFound {
             model: model.display().to_string(),
             reason: reason.to_owned(),
         };
         if model.exists() {
-            return Err(not_found(
-                "is a file; a model is a directory with its config.json",
-            ));
+            let checkpoint = Checkpoint::open(model)?;
+            let contained = contained_files(&checkpoint).map_err(Error::config(model))?;
+            let contained = contained.ok_or_else(|| {
+                not_found("is a file of weights; a model is a directory with its config.json")
+            })?;
+            return Ok(Self {
+                path: model.to_owned(),
+                contained: Some(Arc::new(contained)),
+            });
         }
         match model.to_str().filter(|text| is_hub_id(text)) {
             Some(id) => Self::fetch(id),
@@ -45,10 +53,16 @@ impl ModelDir {
         }
     }
 
+    fn at(path: PathBuf) -> Self {
+        Self {
+            path,
+            contained: None,
+        }
+    }
+
     #[cfg(feature = "hub")]
     fn fetch(id: &str) -> Result<Self, Error> {
-        let path = salamander_hub::fetch(id)?;
-        Ok(Self { path })
+        Ok(Self::at(salamander_hub::fetch(id)?))
     }
 
     #[cfg(not(feature = "hub"))]
@@ -131,6 +145,9 @@ impl ModelDir {
 
     /// A file of the directory, or `None` where there is none.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        if let Some(contained) = &self.contained {
+            return Ok(contained.get(name).cloned());
+        }
         let path = self.path.join(name);
         match fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),

@@ -4,8 +4,7 @@ use burn::tensor::{Bytes, DType, TensorData};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::checkpoint::{Checkpoint, Dtype, Entry, Layout};
-use crate::data;
+use crate::checkpoint::{Checkpoint, Dtype, Entry};
 use crate::error::FormatError;
 use crate::gguf;
 use crate::key_map::Block;
@@ -80,16 +79,16 @@ impl Entry {
         })
     }
 
-    /// A weight that lies by `layout`, with its axes in PyTorch's order; computed when it is read.
-    pub fn in_order(&self, layout: Layout) -> Entry {
-        let axes = layout.axes(self.shape.len());
+    /// The same tensor with its axes in PyTorch's order; computed when it is read.
+    pub fn in_order(&self) -> Entry {
+        let axes = self.layout.axes(self.shape.len());
         if axes.iter().enumerate().all(|(place, &axis)| place == axis) {
             return self.clone();
         }
-        let shape = axes.iter().map(|&axis| self.shape[axis]).collect();
         let from = self.clone();
+        let shape = self.out_in_shape();
         Entry::new(self.dtype.clone(), shape, self.bytes, move || {
-            Ok(permuted(from.read()?, &axes))
+            from.read_out_in()
         })
     }
 }
@@ -107,23 +106,6 @@ fn part(bytes: &[u8], outer: usize, block: Block) -> Vec<u8> {
     let size = bytes.len() / outer.max(1) / block.count;
     let pieces = (0..outer).map(|row| &bytes[(row * block.count + block.index) * size..][..size]);
     pieces.collect::<Vec<_>>().concat()
-}
-
-/// The data with its axes in another order; a copy, unless that is the order they are in.
-pub(crate) fn permuted(data: TensorData, axes: &[usize]) -> TensorData {
-    if axes.iter().enumerate().all(|(place, &axis)| place == axis) {
-        return data;
-    }
-    let stored = data.shape();
-    let mut strides = vec![1; stored.len()];
-    for axis in (1..stored.len()).rev() {
-        strides[axis - 1] = strides[axis] * stored[axis] as u64;
-    }
-    let shape: Vec<usize> = axes.iter().map(|&axis| stored[axis]).collect();
-    let sizes: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
-    let strides: Vec<u64> = axes.iter().map(|&axis| strides[axis]).collect();
-    let bytes = data::gather(data.as_bytes(), data.dtype().size(), &sizes, &strides);
-    TensorData::from_bytes_vec(bytes, shape, data.dtype())
 }
 
 /// Data as `f32`, whatever its type.

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 
 use crate::float8::Float8;
 use crate::key_map::Source;
-use crate::{FormatError, detect, gguf, map};
+use crate::{FormatError, data, detect, gguf, map};
 
 /// The element type of a stored tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,8 @@ pub enum Dtype {
     Bool,
     /// A float of eight bits; read as `f32`.
     F8(Float8),
-    /// Numbers in blocks that share scales, by GGML's name of the type; read as `f32`.
+    /// Numbers of few bits, mostly in blocks that share scales, by the format's name of the type; read as
+    /// `f32`.
     Quantized(&'static str),
     /// A type that can be listed but not read, by its name in the file.
     Other(String),
@@ -107,6 +108,14 @@ pub enum Format {
     YamlModel,
     /// Burn's own records.
     Burnpack,
+    /// An exported model, with the files of its external data.
+    Onnx,
+    /// One MessagePack file that Flax wrote.
+    Flax,
+    /// Several such files under a `*.index.json`.
+    ShardedFlax,
+    /// A file of GGML's before GGUF.
+    Ggml,
 }
 
 impl fmt::Display for Format {
@@ -125,13 +134,17 @@ impl fmt::Display for Format {
             Format::JsonModel => "JSON model",
             Format::YamlModel => "YAML model",
             Format::Burnpack => "burnpack",
+            Format::Onnx => "ONNX",
+            Format::Flax => "Flax msgpack",
+            Format::ShardedFlax => "Flax msgpack, sharded",
+            Format::Ggml => "GGML",
         })
     }
 }
 
 /// How the axes of a linear or convolution layer's weight lie, as its framework has them.
 ///
-/// Other tensors lie alike everywhere. A fused projection's blocks are along the axis of the outputs.
+/// A fused projection's blocks are along the axis of the outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Layout {
@@ -158,6 +171,17 @@ impl Layout {
     }
 }
 
+/// Where the graph of an exported model takes a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The node, counted in the order of their execution.
+    pub(crate) node: usize,
+    /// What the node takes it as, by PyTorch's name, where that is known.
+    pub(crate) leaf: Option<&'static str>,
+    /// Whether the node is a norm.
+    pub(crate) norm: bool,
+}
+
 type Read = dyn Fn() -> Result<TensorData, FormatError> + Send + Sync;
 type Stored = dyn Fn() -> Result<Bytes, FormatError> + Send + Sync;
 
@@ -170,8 +194,13 @@ pub struct Entry {
     pub shape: Vec<usize>,
     /// The size of the data in the file, in bytes.
     pub bytes: usize,
-    /// How its axes lie, should it be the weight of a linear or convolution layer.
+    /// How its axes lie, which is PyTorch's way for all but the weights of linear and convolution layers.
     pub layout: Layout,
+    /// Whether an exporter made its name up, as it does for what it computed from constants. Such a tensor
+    /// may stay unused.
+    pub generated: bool,
+    /// Where a graph takes it, as far as it has one.
+    pub(crate) place: Option<Place>,
     read: Arc<Read>,
     stored: Option<Arc<Stored>>,
 }
@@ -188,6 +217,8 @@ impl Entry {
             shape,
             bytes,
             layout: Layout::default(),
+            generated: false,
+            place: None,
             read: Arc::new(read),
             stored: None,
         }
@@ -209,6 +240,26 @@ impl Entry {
     pub(crate) fn with_layout(mut self, layout: Layout) -> Self {
         self.layout = layout;
         self
+    }
+
+    /// The same entry, whose name an exporter made up if that is true.
+    #[must_use]
+    pub(crate) fn generated(mut self, generated: bool) -> Self {
+        self.generated = generated;
+        self
+    }
+
+    /// The same entry at its place in a graph.
+    #[must_use]
+    pub(crate) fn at(mut self, place: Option<Place>) -> Self {
+        self.place = place;
+        self
+    }
+
+    /// What the graph of an exported model takes it as, by the name that PyTorch gives such a parameter, for
+    /// instance `running_mean`.
+    pub fn taken_as(&self) -> Option<&'static str> {
+        self.place.and_then(|place| place.leaf)
     }
 
     /// Reads the data, in the stored type and shape; quantized data and floats of eight bits become `f32`.
@@ -239,6 +290,22 @@ impl Entry {
             Dtype::F8(_) | Dtype::Quantized(_) | Dtype::Other(_)
         );
         same || self.stored.is_some()
+    }
+
+    /// The shape in the order that PyTorch has the axes in.
+    pub fn out_in_shape(&self) -> Vec<usize> {
+        let axes = self.layout.axes(self.shape.len());
+        axes.into_iter().map(|axis| self.shape[axis]).collect()
+    }
+
+    /// Reads the data with its axes in the order that PyTorch has them in.
+    ///
+    /// # Errors
+    /// As [`Entry::read`].
+    pub fn read_out_in(&self) -> Result<TensorData, FormatError> {
+        let data = self.read()?;
+        let axes = self.layout.axes(data.shape().len());
+        Ok(data::permuted(data, &axes))
     }
 
     /// The number of elements.
@@ -277,8 +344,6 @@ pub struct Placement {
     pub parameter: String,
     /// The tensor that fills it, or some rows of it.
     pub source: Source,
-    /// How its axes lie, where they are those of a linear or convolution layer.
-    pub layout: Layout,
 }
 
 impl Trace {
@@ -323,8 +388,10 @@ impl Checkpoint {
     ///    ends in `.pt`, `.pth`, `.bin`, `.th` or `.ckpt`;
     /// 3. the only `*.gguf`, or the parts of one;
     /// 4. `weights.npz`, `model.npz`, the only `*.npz`, then the only `*.npy`;
-    /// 5. `model.bpk`, the only `*.bpk`;
-    /// 6. `model.json`, `model.yaml` or `model.yml`, perhaps with `.gz` or `.zst` behind.
+    /// 5. `model.onnx`, the only `*.onnx`, last of all the same in the folder `onnx`;
+    /// 6. `flax_model.msgpack`, `flax_model.msgpack.index.json`, the only `*.msgpack`;
+    /// 7. `model.bpk`, the only `*.bpk`;
+    /// 8. `model.json`, `model.yaml` or `model.yml`, perhaps with `.gz` or `.zst` behind.
     ///
     /// # Errors
     /// Nothing readable is there, or a file is truncated, corrupt or of another format.
@@ -386,6 +453,22 @@ impl Checkpoint {
         self.entries.is_empty()
     }
 
+    /// Takes the tensor of that name out.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Entry> {
+        self.entries.shift_remove(name)
+    }
+
+    pub(crate) fn put(&mut self, name: String, entry: Entry) {
+        self.entries.insert(name, entry);
+    }
+
+    /// Gives every tensor the layout that `of` says.
+    pub(crate) fn lay_out(&mut self, of: impl Fn(&str, &Entry) -> Layout) {
+        for (name, entry) in &mut self.entries {
+            entry.layout = of(name, entry);
+        }
+    }
+
     pub(crate) fn into_entries(self) -> IndexMap<String, Entry> {
         self.entries
     }
@@ -424,6 +507,16 @@ const KINDS: &[Kind] = &[
         usual: &[],
         index: &[],
         endings: &[".npy"],
+    },
+    Kind {
+        usual: &["model.onnx"],
+        index: &[],
+        endings: &[".onnx"],
+    },
+    Kind {
+        usual: &["flax_model.msgpack", "flax_model.msgpack.index.json"],
+        index: &[".msgpack.index.json"],
+        endings: &[".msgpack"],
     },
     Kind {
         usual: &["model.bpk"],
@@ -503,13 +596,14 @@ fn weights_in(directory: &Path) -> Result<PathBuf, FormatError> {
             }
         }
     }
+    // Hugging Face's repositories have exports in a folder of their own.
+    let exports = directory.join("onnx");
+    if exports.is_dir() && directory.file_name() != Some("onnx".as_ref()) {
+        return weights_in(&exports);
+    }
     let others: Vec<String> = names
         .into_iter()
-        .filter(|name| {
-            [".onnx", ".h5", ".msgpack"]
-                .iter()
-                .any(|ending| name.ends_with(ending))
-        })
+        .filter(|name| [".h5"].iter().any(|ending| name.ends_with(ending)))
         .collect();
     refuse(if others.is_empty() {
         "no weights in this directory".to_owned()

@@ -99,6 +99,45 @@ pub(crate) fn gather(bytes: &[u8], size: usize, shape: &[u64], strides: &[u64]) 
     found
 }
 
+/// The data with its axes in another order; a copy, unless that is the order they are in.
+pub(crate) fn permuted(data: TensorData, axes: &[usize]) -> TensorData {
+    if axes.iter().enumerate().all(|(place, &axis)| place == axis) {
+        return data;
+    }
+    let stored = data.shape();
+    if let ([rows, columns], [1, 0], 4) = (&stored[..], axes, data.dtype().size()) {
+        let bytes = transposed(data.as_bytes(), *rows, *columns);
+        return TensorData::from_bytes_vec(bytes, [*columns, *rows], data.dtype());
+    }
+    let mut strides = vec![1; stored.len()];
+    for axis in (1..stored.len()).rev() {
+        strides[axis - 1] = strides[axis] * stored[axis] as u64;
+    }
+    let shape: Vec<usize> = axes.iter().map(|&axis| stored[axis]).collect();
+    let sizes: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
+    let strides: Vec<u64> = axes.iter().map(|&axis| strides[axis]).collect();
+    let bytes = gather(data.as_bytes(), data.dtype().size(), &sizes, &strides);
+    TensorData::from_bytes_vec(bytes, shape, data.dtype())
+}
+
+/// A transposed matrix of four-byte elements, in tiles that stay in the cache.
+fn transposed(bytes: &[u8], rows: usize, columns: usize) -> Vec<u8> {
+    const TILE: usize = 32;
+    let (from, _) = bytes.as_chunks::<4>();
+    let mut to = vec![0; bytes.len()];
+    let (out, _) = to.as_chunks_mut::<4>();
+    for top in (0..rows).step_by(TILE) {
+        for left in (0..columns).step_by(TILE) {
+            for row in top..rows.min(top + TILE) {
+                for column in left..columns.min(left + TILE) {
+                    out[column * rows + row] = from[row * columns + column];
+                }
+            }
+        }
+    }
+    to
+}
+
 /// A text of the file, short enough for an error and on one line.
 pub(crate) fn clip(text: &str) -> String {
     const MOST: usize = 80;

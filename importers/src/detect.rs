@@ -4,11 +4,14 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Format};
 use crate::error::FormatError;
 use crate::map::map_file;
 use crate::zip::{self, Archive};
-use crate::{burnpack, compress, gguf, json, model_text, numpy, pytorch, safetensors, sharded};
+use crate::{
+    burnpack, compress, flax, ggml, gguf, json, mlx, model_text, numpy, onnx, pytorch, safetensors,
+    sharded,
+};
 
 /// What is not weights, or in no format that is read here: how it begins, what it is, what to do.
 const OTHERS: &[(&[u8], &str)] = &[
@@ -22,6 +25,14 @@ const OTHERS: &[(&[u8], &str)] = &[
         b"\x89HDF\r\n\x1a\n",
         "an HDF5 file, which is not read here; convert it to safetensors",
     ),
+    (
+        b"fmgg",
+        "a model of llama.cpp before GGUF (GGMF); convert it to GGUF",
+    ),
+    (
+        b"tjgg",
+        "a model of llama.cpp before GGUF (GGJT); convert it to GGUF",
+    ),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
     (b"Rar!", "a RAR archive; unpack it first"),
     (b"BZh", "compressed by bzip2; unpack it first"),
@@ -31,10 +42,18 @@ const OTHERS: &[(&[u8], &str)] = &[
 /// Opens a weight file, or an index of several.
 pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
     if path.to_string_lossy().ends_with(".index.json") {
-        return sharded::open(path);
+        return mlx::folded(path, sharded::open(path)?);
     }
-    let map = map_file(path)?;
-    read(path, map)
+    let checkpoint = one(path)?;
+    match checkpoint.format {
+        Format::Safetensors | Format::Npz => mlx::folded(path, checkpoint),
+        _ => Ok(checkpoint),
+    }
+}
+
+/// Opens one file, which may be a shard of several.
+pub(crate) fn one(path: &Path) -> Result<Checkpoint, FormatError> {
+    read(path, map_file(path)?)
 }
 
 fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
@@ -64,6 +83,9 @@ fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
     if map.starts_with(gguf::MAGIC) {
         return gguf::read(path, map);
     }
+    if map.starts_with(ggml::MAGIC) {
+        return ggml::read(path, map);
+    }
     if map.starts_with(&burnpack::MAGIC) {
         return burnpack::read(path, map);
     }
@@ -84,6 +106,12 @@ fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
             reason: format!("this is {what}"),
         });
     }
+    if onnx::is_onnx(&map) {
+        return onnx::read(path, map);
+    }
+    if flax::is_flax(&map) {
+        return flax::read(path, map);
+    }
     match extension {
         "pt" | "pth" | "th" | "bin" | "ckpt" => pytorch::read(path, map),
         "npy" | "npz" => numpy::npy(path, &map),
@@ -91,6 +119,8 @@ fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
         "json" => json::read(path, &map),
         "yaml" | "yml" => model_text::read_yaml(path, &map),
         "bpk" => burnpack::read(path, map),
+        "onnx" => onnx::read(path, map),
+        "msgpack" => flax::read(path, map),
         _ => safetensors::read(path, &map),
     }
 }

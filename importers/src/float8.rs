@@ -51,7 +51,7 @@ impl Float8 {
         table
     }
 
-    fn value(self, byte: u8) -> f32 {
+    pub(crate) fn value(self, byte: u8) -> f32 {
         let (mantissa_bits, bias, not_a_number) = match self {
             Self::E4M3 => (3, 7, byte & 0x7f == 0x7f),
             Self::E5M2 => (2, 15, byte & 0x7f > 0x7c),
@@ -90,4 +90,11 @@ impl Float8 {
         let value = |byte: &u8| table[usize::from(*byte)];
         bytes.iter().map(value).collect()
     }
+}
+
+/// The value of a float of four bits, two of them its exponent's, of OCP's Microscaling Formats 1.0.
+pub(crate) fn e2m1(bits: u8) -> f32 {
+    const VALUES: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+    let value = VALUES[usize::from(bits & 7)];
+    if bits & 8 == 0 { value } else { -value }
 }

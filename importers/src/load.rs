@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Bool, DType, Device, Int, Shape, Tensor, TensorData};
 
-use crate::change::{block_of, permuted, to_f32};
-use crate::checkpoint::{Checkpoint, Dtype, Entry, Layout, Placement};
+use crate::change::{block_of, to_f32};
+use crate::checkpoint::{Checkpoint, Dtype, Entry, Layout, Place, Placement};
+use crate::data;
 use crate::error::{FormatError, LoadError};
 use crate::key_map::{Block, KeyMap, Source};
 use crate::report::{KeyReport, Mismatch, Missing, Unexpected};
@@ -16,12 +17,18 @@ use crate::report::{KeyReport, Mismatch, Missing, Unexpected};
 /// Names, shapes and types are proven before the first tensor is read. Floats of any width become `f32`;
 /// `f32` on a CPU device stays in the mapped file, unless a parameter is only some of a tensor's rows, or a
 /// convolution's weight is not laid out as PyTorch's. The weight of a linear layer may lie as `[out, in]`,
-/// which is transposed by its strides without a copy, or as `[in, out]`; the entry's [`Layout`] says which.
+/// which is transposed by its strides without a copy, or as `[in, out]`, which is copied; the entry's
+/// [`Layout`] says which.
 /// `name` says in a report what was to be loaded.
 ///
 /// The last segment of a key may be another framework's name for the same thing: a weight's `kernel`, a
 /// norm's `gamma` or `scale` and `beta`, a table's `embedding` or `embeddings`, the `mean` or `moving_mean`
 /// and the `var` or `moving_variance` of a batch norm.
+///
+/// An exported model may have lost names. Parameters that are missing are then found among the tensors whose
+/// names the exporter made up: those of one shape and use, if they are as many as the missing ones, in the
+/// order in which the graph takes them, which is that of the module's fields. If they are not as many, the
+/// parameters stay missing.
 ///
 /// # Errors
 /// [`LoadError::Keys`] with everything that is missing, unexpected or mis-shaped, or
@@ -58,7 +65,7 @@ enum Role {
     Linear,
     /// `[out, in, spatial…]`, as PyTorch's.
     Convolution,
-    /// Nothing whose axes differ between frameworks.
+    /// Something else, as PyTorch has it.
     Other,
 }
 
@@ -96,6 +103,8 @@ struct Parameter {
     leaves: Vec<String>,
     shape: Vec<usize>,
     role: Role,
+    /// Whether it is a norm's.
+    norm: bool,
     kind: Kind,
 }
 
@@ -109,14 +118,22 @@ impl Parameter {
         if let (Some(block), Some(first)) = (block, shape.first_mut()) {
             *first = first.saturating_mul(block.count);
         }
-        if self.role == Role::Other {
-            return shape;
-        }
         let mut stored = shape.clone();
         for (size, axis) in shape.into_iter().zip(layout.axes(stored.len())) {
             stored[axis] = size;
         }
         stored
+    }
+
+    /// The entry with its layout: a convolution's weight in PyTorch's names may still lie as MLX's, whose files
+    /// do not always say whose they are.
+    fn laid_out(&self, entry: &Entry, block: Option<Block>) -> Entry {
+        let fits = |layout| entry.shape == self.stored_shape(layout, block);
+        let entry = entry.clone();
+        if self.role == Role::Convolution && !fits(entry.layout) && fits(Layout::ChannelsLast) {
+            return entry.with_layout(Layout::ChannelsLast);
+        }
+        entry
     }
 
     /// The checkpoint keys that may hold it, best first.
@@ -188,6 +205,7 @@ impl Parameters {
             leaves: leaves.iter().map(|leaf| (*leaf).to_owned()).collect(),
             shape: shape.to_vec(),
             role,
+            norm: container.ends_with("Norm"),
             kind,
         });
     }
@@ -225,16 +243,6 @@ struct Fill {
     role: Role,
 }
 
-impl Fill {
-    /// How the axes lie, where that matters.
-    fn layout(&self) -> Layout {
-        match self.role {
-            Role::Other => Layout::OutIn,
-            Role::Linear | Role::Convolution => self.entry.layout,
-        }
-    }
-}
-
 fn placements(parameters: &[Parameter], plan: &Plan) -> Vec<Placement> {
     let placed = parameters.iter().filter_map(|parameter| {
         let fill = plan.get(&parameter.path)?;
@@ -246,7 +254,6 @@ fn placements(parameters: &[Parameter], plan: &Plan) -> Vec<Placement> {
         Some(Placement {
             parameter: format!("{parent}{leaf}"),
             source: fill.source.clone(),
-            layout: fill.layout(),
         })
     });
     placed.collect()
@@ -257,7 +264,7 @@ fn plan(
     name: &str,
     map: &KeyMap,
     checkpoint: &Checkpoint,
-) -> Result<Plan, Box<KeyReport>> {
+) -> Result<Plan, LoadError> {
     let mut plan = Plan::new();
     let mut used = std::collections::HashSet::new();
     let mut report = KeyReport {
@@ -265,12 +272,14 @@ fn plan(
         module: name.to_owned(),
         ..KeyReport::default()
     };
+    let mut lost: Vec<&Parameter> = Vec::new();
     for parameter in parameters {
         let sources = parameter.sources(map);
         let found = sources
             .iter()
             .find_map(|source| Some((source, checkpoint.get(&source.key)?)));
         let Some((source, entry)) = found else {
+            lost.push(parameter);
             let first = sources.into_iter().next();
             report.missing.push(Missing {
                 key: first.map(|source| source.key).unwrap_or_default(),
@@ -281,6 +290,7 @@ fn plan(
         };
         let (key, block) = (&source.key, source.rows);
         let seen = !used.insert(key.clone());
+        let entry = &parameter.laid_out(entry, block);
         let shape = parameter.stored_shape(entry.layout, block);
         if entry.shape != shape || !parameter.kind.accepts(&entry.dtype) {
             // The other blocks of the same tensor have said so already.
@@ -301,8 +311,32 @@ fn plan(
         };
         plan.insert(parameter.path.clone(), fill);
     }
-    for (key, _) in checkpoint.iter() {
-        if !used.contains(key) && !map.ignores(key) {
+    let ordered = by_order(&lost, checkpoint)?;
+    if !ordered.is_empty() {
+        tracing::warn!(
+            "{}: {} of {} parameters of {name} have lost their names and are taken by their order",
+            report.file.display(),
+            ordered.len(),
+            parameters.len()
+        );
+    }
+    for (parameter, (key, entry)) in ordered {
+        report
+            .missing
+            .retain(|missing| missing.parameter != parameter.path);
+        let source = Source {
+            key: key.to_owned(),
+            rows: None,
+        };
+        let fill = Fill {
+            source,
+            entry: entry.clone(),
+            role: parameter.role,
+        };
+        plan.insert(parameter.path.clone(), fill);
+    }
+    for (key, entry) in checkpoint.iter() {
+        if !used.contains(key) && !entry.generated && !map.ignores(key) {
             report.unexpected.push(Unexpected {
                 key: key.to_owned(),
                 nearest: None,
@@ -325,7 +359,78 @@ fn plan(
     for unexpected in &mut report.unexpected {
         unexpected.nearest = nearest(&unexpected.key, &wanted);
     }
-    Err(Box::new(report))
+    Err(LoadError::Keys(Box::new(report)))
+}
+
+/// What has to agree before the order decides: PyTorch's shape, and of vectors what they are and whether they
+/// are a norm's, which some models run before and some after what they hold first.
+type Signature = (Vec<usize>, Option<&'static str>, bool);
+
+/// A tensor under its key.
+type Named<'a> = (&'a str, &'a Entry);
+
+/// The tensors without names of their own for parameters that no name was found for.
+fn by_order<'a>(
+    lost: &[&'a Parameter],
+    checkpoint: &'a Checkpoint,
+) -> Result<Vec<(&'a Parameter, Named<'a>)>, FormatError> {
+    const VECTORS: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
+    let signature = |shape: Vec<usize>, leaf: Option<&str>, norm: bool| -> Signature {
+        let known = |leaf: &str| VECTORS.into_iter().find(|known| *known == leaf);
+        match shape.len() {
+            1 => (shape, leaf.and_then(known), norm),
+            _ => (shape, None, false),
+        }
+    };
+    let mut nameless: Vec<(Place, Named)> = checkpoint
+        .iter()
+        .filter(|(_, entry)| entry.generated)
+        .filter_map(|(key, entry)| Some((entry.place?, (key, entry))))
+        .collect();
+    nameless.sort_by_key(|(place, _)| place.node);
+    let mut groups: HashMap<Signature, Vec<Named>> = HashMap::new();
+    for (place, named) in nameless {
+        let signature = signature(named.1.out_in_shape(), place.leaf, place.norm);
+        groups.entry(signature).or_default().push(named);
+    }
+    let mut wanted: HashMap<Signature, Vec<&Parameter>> = HashMap::new();
+    for &parameter in lost {
+        let leaf = parameter.leaves.first().map(|leaf| &leaf[..]);
+        let shape = parameter.stored_shape(Layout::OutIn, None);
+        let signature = signature(shape, leaf, parameter.norm);
+        wanted.entry(signature).or_default().push(parameter);
+    }
+    let mut found = Vec::new();
+    for (signature, parameters) in wanted {
+        let Some(entries) = groups.get(&signature) else {
+            continue;
+        };
+        let mut entries = entries.clone();
+        if entries.len() > parameters.len() {
+            // Two layers may share a tensor, of which an exporter makes two.
+            let mut distinct: Vec<(TensorData, Named)> = Vec::new();
+            for named in entries {
+                let data = named.1.read_out_in()?;
+                if !distinct
+                    .iter()
+                    .any(|(other, _)| other.as_bytes() == data.as_bytes())
+                {
+                    distinct.push((data, named));
+                }
+            }
+            entries = distinct.into_iter().map(|(_, named)| named).collect();
+        }
+        let fits = |named: &Named, parameter: &&Parameter| parameter.kind.accepts(&named.1.dtype);
+        if entries.len() == parameters.len()
+            && entries
+                .iter()
+                .zip(&parameters)
+                .all(|(named, parameter)| fits(named, parameter))
+        {
+            found.extend(parameters.into_iter().zip(entries));
+        }
+    }
+    Ok(found)
 }
 
 /// The candidate most like `key`, unless none is like it at all.
@@ -364,16 +469,14 @@ impl Filler {
                 return None;
             }
         };
-        let layout = fill.layout();
-        let axes = layout.axes(data.shape().len());
+        let axes = fill.entry.layout.axes(data.shape().len());
         let data = match (fill.source.rows, axes.first()) {
             (Some(block), Some(&axis)) => block_of(&data, axis, block),
             _ => data,
         };
-        match fill.role {
-            Role::Linear => Some((data, layout != Layout::InOut)),
-            _ => Some((permuted(data, &axes), false)),
-        }
+        // Products walk a transposed weight the fastest; the same layout also gives the same rounding.
+        let transposed = fill.role == Role::Linear;
+        Some((data::permuted(data, &axes), transposed))
     }
 }
 
@@ -429,7 +532,6 @@ mod tests {
     use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
     use burn::tensor::{Device, TensorData};
 
-    use crate::change::permuted;
     use crate::{Checkpoint, Dtype, Entry, Format, KeyMap, Layout, Row};
 
     #[derive(Module, Debug)]
@@ -475,7 +577,7 @@ mod tests {
                 for (place, &axis) in axes.iter().enumerate() {
                     back[axis] = place;
                 }
-                permuted(data, &back)
+                crate::data::permuted(data, &back)
             } else {
                 data
             };
@@ -500,14 +602,14 @@ mod tests {
             let net = loaded(layout, leaves);
             let convolution = net.convolution.weight.val().into_data();
             assert_eq!(convolution.shape()[..], [2, 3, 5, 4]);
-            assert_eq!(convolution.to_vec::<f32>().unwrap(), counted(0, 120));
+            assert_eq!(convolution.try_to_vec::<f32>().unwrap(), counted(0, 120));
             let rows = |linear: &Linear| linear.weight.val().transpose().into_data();
-            assert_eq!(rows(&net.query).to_vec::<f32>().unwrap(), counted(0, 6));
-            assert_eq!(rows(&net.key).to_vec::<f32>().unwrap(), counted(6, 12));
+            assert_eq!(rows(&net.query).try_to_vec::<f32>().unwrap(), counted(0, 6));
+            assert_eq!(rows(&net.key).try_to_vec::<f32>().unwrap(), counted(6, 12));
             let bias = net.key.bias.unwrap().val().into_data();
-            assert_eq!(bias.to_vec::<f32>().unwrap(), counted(2, 4));
+            assert_eq!(bias.try_to_vec::<f32>().unwrap(), counted(2, 4));
             let table = net.table.weight.val().into_data();
-            assert_eq!(table.to_vec::<f32>().unwrap(), counted(0, 14));
+            assert_eq!(table.try_to_vec::<f32>().unwrap(), counted(0, 14));
         }
     }
 }

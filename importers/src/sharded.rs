@@ -1,4 +1,4 @@
-//! Weights in several files under a `*.index.json`, of safetensors or of PyTorch.
+//! Weights in several files under a `*.index.json`, of safetensors, PyTorch or Flax.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::checkpoint::{Checkpoint, Entry, Format};
-use crate::detect;
 use crate::error::FormatError;
 use crate::write::{Draft, Job, Whole};
+use crate::{detect, flax};
 
 /// What an index says of its own tensors.
 pub(crate) const COUNTS: [&str; 2] = ["total_size", "total_parameters"];
@@ -60,13 +60,14 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
                 tensor: tensor.clone(),
             });
         }
-        let checkpoint = detect::open(&file)?;
+        let checkpoint = detect::one(&file)?;
         format = match checkpoint.format {
             Format::Safetensors => Format::ShardedSafetensors,
             Format::PyTorch => Format::ShardedPyTorch,
+            Format::Flax => Format::ShardedFlax,
             other => {
                 return Err(malformed(format!(
-                    "`{shard}` is a {other} file; shards are safetensors or PyTorch"
+                    "`{shard}` is a {other} file; shards are safetensors, PyTorch or Flax"
                 )));
             }
         };
@@ -76,6 +77,11 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
 
     let mut entries = IndexMap::new();
     for (tensor, shard) in &index.weight_map {
+        // Flax's indices have the path, with its collection.
+        let tensor = &match format {
+            Format::ShardedFlax => flax::dotted(tensor),
+            _ => tensor.clone(),
+        };
         let entry = shards
             .get_mut(&shard[..])
             .and_then(|entries| entries.shift_remove(tensor))

@@ -32,7 +32,10 @@ impl PretrainedConfig {
     /// A field has the wrong type, `id2label` is not numbered from 0, or the weights are quantized by a
     /// method that the zoo does not know.
     pub fn parse(json: &Value) -> Result<Self, ConfigError> {
-        if let Some(method) = json.get("quantization_config").filter(|q| !q.is_null()) {
+        // MLX says in both fields what its reader has undone by now.
+        let is_mlx = |method: &&Value| json.get("quantization") == Some(method);
+        let method = json.get("quantization_config");
+        if let Some(method) = method.filter(|q| !q.is_null() && !is_mlx(q)) {
             let method = method.get("quant_method").unwrap_or(method);
             return Err(ConfigError::new(
                 "quantization_config",

@@ -7,6 +7,7 @@ mod architecture;
 pub mod bert;
 pub mod blocks;
 mod config;
+mod contained;
 mod detect;
 mod error;
 mod naming;
@@ -22,6 +23,7 @@ pub use architecture::{
     Architecture, Class, Detect, Forecasts, Load, Model, Task, find, open, open_class,
 };
 pub use config::PretrainedConfig;
+pub use contained::{Files, contained_files};
 pub use detect::{Detected, Field, Finding, detect};
 pub use error::{ConfigError, InputError, LoadError};
 pub use naming::{Naming, naming};

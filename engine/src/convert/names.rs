@@ -36,7 +36,8 @@ pub(super) fn renamed(
     }
     let is_so = |placement: &Placement| {
         let sources = map.sources(&placement.parameter);
-        let ordered = placement.layout == Layout::OutIn;
+        let entry = model.checkpoint.get(&placement.source.key);
+        let ordered = entry.is_none_or(|entry| entry.layout == Layout::OutIn);
         ordered && sources.iter().any(|source| *source == placement.source)
     };
     if placements.iter().all(is_so) {
@@ -125,7 +126,7 @@ fn named(
                 None => Some(entry.clone()),
                 Some(rows) => entry.block(rows),
             };
-            add(name, part?.in_order(placement.layout))?;
+            add(name, part?.in_order())?;
         }
     }
     Some((entries, left_out))

@@ -186,7 +186,8 @@ pub struct SpeechRecognition {
 }
 
 impl SpeechRecognition {
-    /// Opens a model directory, or a hub id.
+    /// Opens a model directory, a hub id, or a `.bin` of whisper.cpp, whose vocabulary and mel filters are
+    /// taken.
     ///
     /// # Errors
     /// The model cannot be found, read or honoured, or is no speech recogniser.
@@ -246,12 +247,18 @@ impl SpeechRecognition {
                 return Err(refuse(field, reason));
             }
         }
+        let mut front_end = LogMel::new(front_end).map_err(audio)?;
+        if let Some(filters) = checkpoint.get("mel_filters") {
+            let filters = filters.read()?;
+            let rows: Vec<f32> = filters.iter::<f32>().collect();
+            front_end = front_end.with_filters(&rows).map_err(audio)?;
+        }
         Ok(Self {
             model: Arc::new(model),
             config: Arc::new(config),
             generation: Arc::new(generation),
             tokenizer: Arc::new(tokenizer),
-            front_end: Arc::new(LogMel::new(front_end).map_err(audio)?),
+            front_end: Arc::new(front_end),
             device: device.clone(),
             options: SpeechRecognitionOptions::default(),
         })

@@ -59,7 +59,7 @@ enum After {
 }
 
 impl TextEmbedding {
-    /// Opens a model directory, or a hub id.
+    /// Opens a model directory, a hub id, or a GGUF file of a BERT.
     ///
     /// # Errors
     /// The model cannot be found, read or honoured, or has a module that is not supported.

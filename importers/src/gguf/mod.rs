@@ -10,7 +10,7 @@
 
 mod metadata;
 mod quantize;
-mod quants;
+pub(crate) mod quants;
 mod write;
 
 use std::collections::BTreeMap;
@@ -223,14 +223,9 @@ fn one(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
             bytes,
             big_endian: header.big_endian,
         };
-        let stored = reader.bytes.clone();
         let plain = matches!(kind.values, Values::Plain(_));
-        let mut entry = Entry::new(
-            kind.dtype(),
-            reader.shape.clone(),
-            reader.bytes.len(),
-            move || reader.read(),
-        );
+        let stored = reader.bytes.clone();
+        let mut entry = reader.entry();
         if !plain && !header.big_endian {
             entry = entry.with_stored(move || Ok(data::shared(stored.clone())));
         }
@@ -259,17 +254,22 @@ fn one(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
 }
 
 /// One tensor in a mapped file.
-struct Reader {
-    path: PathBuf,
-    name: String,
-    offset: u64,
-    kind: &'static Kind,
-    shape: Vec<usize>,
-    bytes: Bytes,
-    big_endian: bool,
+pub(crate) struct Reader {
+    pub(crate) path: PathBuf,
+    pub(crate) name: String,
+    pub(crate) offset: u64,
+    pub(crate) kind: &'static Kind,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Bytes,
+    pub(crate) big_endian: bool,
 }
 
 impl Reader {
+    pub(crate) fn entry(self) -> Entry {
+        let (dtype, shape) = (self.kind.dtype(), self.shape.clone());
+        Entry::new(dtype, shape, self.bytes.len(), move || self.read())
+    }
+
     fn read(&self) -> Result<TensorData, FormatError> {
         let refuse = |reason: String| FormatError::Tensor {
             path: self.path.clone(),

@@ -19,16 +19,16 @@ const BLOCKS_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Kind {
     pub(super) id: u32,
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// How many elements share a block, and how many bytes that takes.
-    pub(super) block: usize,
-    pub(super) size: usize,
-    pub(super) values: Values,
+    pub(crate) block: usize,
+    pub(crate) size: usize,
+    pub(crate) values: Values,
 }
 
 /// How the bytes become values.
 #[derive(Debug)]
-pub(super) enum Values {
+pub(crate) enum Values {
     /// They are values already.
     Plain(Dtype),
     /// Each block becomes as many `f32`.
@@ -110,6 +110,9 @@ static KINDS: &[Kind] = &[
     listed(41, "Q1_0", 128, 18),
 ];
 
+/// Plain single-precision numbers.
+pub(crate) static F32: &Kind = &plain(0, "F32", 4, Dtype::F32);
+
 /// Block types that are written, and how a block is made.
 #[allow(clippy::type_complexity)]
 static QUANTIZE: &[(&str, fn(&[f32], &mut [u8]))] = &[
@@ -181,11 +184,11 @@ impl Kind {
         values
     }
 
-    pub(super) fn find(id: u32) -> Option<&'static Self> {
+    pub(crate) fn find(id: u32) -> Option<&'static Self> {
         KINDS.iter().find(|kind| kind.id == id)
     }
 
-    pub(super) fn dtype(&self) -> Dtype {
+    pub(crate) fn dtype(&self) -> Dtype {
         match &self.values {
             Values::Plain(dtype) => dtype.clone(),
             Values::Blocks(_) => Dtype::Quantized(self.name),

@@ -1,4 +1,4 @@
-//! The names of a BERT in Hugging Face's checkpoints.
+//! The names of a BERT in Hugging Face's checkpoints, in Flax's and in llama.cpp's.
 
 use salamander_importers::{KeyMap, Row};
 
@@ -8,6 +8,19 @@ const TRUNK: &[Row] = &[
     // A checkpoint that dropped one of two tied tensors may have kept this one.
     ("cls.predictions.decoder", "embeddings.word_embeddings"),
     ("embeddings.LayerNorm", "embeddings.norm"),
+    (
+        "encoder.layer.{i}.attention.self.query",
+        "layers.{i}.attention.query",
+    ),
+    (
+        "encoder.layer.{i}.attention.self.key",
+        "layers.{i}.attention.key",
+    ),
+    (
+        "encoder.layer.{i}.attention.self.value",
+        "layers.{i}.attention.value",
+    ),
+    // Relative positions.
     (
         "encoder.layer.{i}.attention.self.{m}",
         "layers.{i}.attention.{m}",
@@ -28,12 +41,37 @@ const TRUNK: &[Row] = &[
     ("encoder.layer.{i}.output.dense", "layers.{i}.mlp.down"),
     ("encoder.layer.{i}.output.LayerNorm", "layers.{i}.mlp_norm"),
     ("pooler.dense", "pooler"),
+    // llama.cpp's.
+    ("token_embd", "embeddings.word_embeddings"),
+    (
+        "embeddings.position_embeddings",
+        "embeddings.position_embeddings",
+    ),
+    ("position_embd", "embeddings.position_embeddings"),
+    (
+        "embeddings.token_type_embeddings",
+        "embeddings.token_type_embeddings",
+    ),
+    ("token_types", "embeddings.token_type_embeddings"),
+    ("token_embd_norm", "embeddings.norm"),
+    ("blk.{i}.attn_q", "layers.{i}.attention.query"),
+    ("blk.{i}.attn_k", "layers.{i}.attention.key"),
+    ("blk.{i}.attn_v", "layers.{i}.attention.value"),
+    ("blk.{i}.attn_qkv[0/3]", "layers.{i}.attention.query"),
+    ("blk.{i}.attn_qkv[1/3]", "layers.{i}.attention.key"),
+    ("blk.{i}.attn_qkv[2/3]", "layers.{i}.attention.value"),
+    ("blk.{i}.attn_output", "layers.{i}.attention.output"),
+    ("blk.{i}.attn_output_norm", "layers.{i}.attention_norm"),
+    ("blk.{i}.ffn_up", "layers.{i}.mlp.up"),
+    ("blk.{i}.ffn_down", "layers.{i}.mlp.down"),
+    ("blk.{i}.layer_output_norm", "layers.{i}.mlp_norm"),
 ];
 
 const HEADS: &[Row] = &[
     ("cls.predictions.transform.dense", "predictions.dense"),
     ("cls.predictions.transform.LayerNorm", "predictions.norm"),
     ("cls.predictions.decoder.weight", "predictions.decoder"),
+    ("cls.predictions.decoder.kernel", "predictions.decoder"),
     ("cls.predictions.decoder.bias", "predictions.bias"),
     ("cls.predictions.bias", "predictions.bias"),
     ("cls.seq_relationship", "seq_relationship"),

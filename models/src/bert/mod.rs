@@ -11,6 +11,7 @@
 //! [`BertConfig`] → [`Bert`] (the trunk) → one struct a head.
 
 mod config;
+mod contained;
 mod detect;
 mod heads;
 pub(crate) mod keys;
@@ -25,6 +26,8 @@ use crate::{
     Value,
 };
 use heads::Head;
+
+pub(crate) use contained::contained;
 
 pub use config::BertConfig;
 pub use heads::{
@@ -120,15 +123,16 @@ impl Loader<'_> {
         ];
         let words = names.iter().find_map(|name| self.checkpoint.get(name));
         match (self.config.tie_word_embeddings, decoder, words) {
-            (true, Some(decoder), Some(words)) => Ok(decoder.shape == words.shape
-                && decoder.read()?.as_bytes() == words.read()?.as_bytes()),
+            (true, Some(decoder), Some(words)) => Ok(decoder.out_in_shape() == words.shape
+                && decoder.read_out_in()?.as_bytes() == words.read()?.as_bytes()),
             (tied, _, _) => Ok(tied),
         }
     }
 
     /// The trunk alone, with a pooler if the checkpoint has one.
     fn trunk(&self) -> Result<Bert, LoadError> {
-        let mut keys = keys::trunk().candidates("pooler.weight").into_iter();
+        // Its weight has other names elsewhere.
+        let mut keys = keys::trunk().candidates("pooler.bias").into_iter();
         let pooler = keys.any(|key| self.checkpoint.get(&key).is_some());
         Ok(Bert::new(self.config, pooler, self.device)?)
     }

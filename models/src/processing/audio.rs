@@ -34,7 +34,7 @@ fn refuse(field: &str, reason: String) -> AudioError {
 
 /// `preprocessor_config.json` of a Whisper, with the reference's field names and defaults.
 ///
-/// Mel filters that old checkpoints store are not read: the reference computes them anew.
+/// Mel filters that old `preprocessor_config.json`s store are not read: the reference computes them anew.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct LogMelConfig {
@@ -191,6 +191,35 @@ impl LogMel {
             filters: slaney_filters(size / 2 + 1, config.feature_size, config.sampling_rate),
             config,
         })
+    }
+
+    /// The same front end with a checkpoint's own mel filters: as many rows as bins, of half a spectrum each.
+    ///
+    /// # Errors
+    /// They are not as many numbers.
+    pub fn with_filters(mut self, filters: &[f32]) -> Result<Self, AudioError> {
+        let spectrum = self.config.n_fft / 2 + 1;
+        if filters.len() != self.config.feature_size * spectrum {
+            let reason = format!(
+                "{} numbers are not {} filters of {spectrum}",
+                filters.len(),
+                self.config.feature_size
+            );
+            return Err(refuse("mel_filters", reason));
+        }
+        let rows = filters.chunks_exact(spectrum).map(|row| {
+            let first = row.iter().position(|weight| *weight != 0.0).unwrap_or(0);
+            let last = row
+                .iter()
+                .rposition(|weight| *weight != 0.0)
+                .map_or(first, |at| at + 1);
+            (
+                first,
+                row[first..last].iter().copied().map(f64::from).collect(),
+            )
+        });
+        self.filters = rows.collect();
+        Ok(self)
     }
 
     /// The settings.

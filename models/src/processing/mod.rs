@@ -6,3 +6,4 @@ pub mod image;
 pub mod series;
 pub mod text;
 pub mod time;
+pub(crate) mod vocabulary;

@@ -40,6 +40,9 @@ pub struct ResNetConfig {
     pub avg_down: bool,
     /// Whether a shortcut has no parameters: every second pixel, and channels of zeros.
     pub zero_padded_shortcut: bool,
+    /// Whether the checkpoint has its norms folded into the convolutions; the checkpoint says so.
+    #[serde(skip)]
+    pub folded: bool,
 }
 
 impl Default for ResNetConfig {
@@ -59,6 +62,7 @@ impl Default for ResNetConfig {
             stem_width: 32,
             avg_down: false,
             zero_padded_shortcut: false,
+            folded: false,
         }
     }
 }

@@ -7,7 +7,8 @@
 //!   `torchvision/models/resnet.py` of 0.29, `timm/models/resnet.py` of 1.0.31, and `resnet.py` of
 //!   akamaster/pytorch_resnet_cifar10 at d5489e8
 //! - Checkpoints: Hugging Face's with or without `resnet.`; torchvision's, timm's and the CIFAR family's
-//!   with or without `module.`, found by the names of their tensors
+//!   with or without `module.`, found by the names of their tensors; exported ones, whose norms are folded
+//!   into the convolutions
 //! - Refused: what has groups, other widths, attention or anti-aliasing (ResNeXt, SE-ResNet, …)
 //!
 //! Norms are folded into their convolutions once, at load. [`ResNetConfig`] → [`ResNet`] (the trunk) → one
@@ -21,7 +22,7 @@ mod model;
 mod presets;
 
 use burn::tensor::{Device, Tensor};
-use salamander_importers::{Checkpoint, KeyMap, load};
+use salamander_importers::{Checkpoint, Format, KeyMap, load};
 
 use crate::{
     Architecture, Class, InputError, Inputs, LoadError, Model, Outputs, PretrainedConfig, Task,
@@ -58,9 +59,10 @@ fn load_class(
     checkpoint: &Checkpoint,
     device: &Device,
 ) -> Result<Box<dyn Model>, LoadError> {
-    let config = ResNetConfig::parse(json)?;
+    let mut config = ResNetConfig::parse(json)?;
     config.check_depth(checkpoint.len())?;
     let dialect = dialect(checkpoint);
+    config.folded = is_folded(checkpoint, dialect);
     let loader = Loader {
         class,
         checkpoint,
@@ -90,6 +92,20 @@ fn dialect(checkpoint: &Checkpoint) -> Dialect {
     } else {
         Dialect::HuggingFace
     }
+}
+
+/// Whether the norms are in their convolutions already, as in exported models.
+fn is_folded(checkpoint: &Checkpoint, dialect: Dialect) -> bool {
+    let holds = |path: &str| {
+        let mut keys = dialect.trunk().candidates(path).into_iter();
+        keys.any(|key| checkpoint.get(&key).is_some())
+    };
+    // Where names are lost, the graph has no node that would take running statistics.
+    let nameless = checkpoint.format == Format::Onnx
+        && !checkpoint.iter().any(|(key, entry)| {
+            key.ends_with("running_var") || entry.taken_as() == Some("running_var")
+        });
+    nameless || (holds("stem.0.convolution.bias") && !holds("stem.0.normalization.weight"))
 }
 
 /// What building any of the classes needs.

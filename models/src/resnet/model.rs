@@ -27,8 +27,9 @@ impl ResNet {
     /// The configuration cannot be honoured.
     pub fn new(config: &ResNetConfig, device: &Device) -> Result<Self, ConfigError> {
         let activation = config.activation()?;
-        let conv =
-            |channels, kernel, stride| ConvNorm::new(channels, kernel, stride, activation, device);
+        let conv = |channels, kernel, stride| {
+            ConvNorm::new(config, channels, kernel, stride, activation, device)
+        };
         let (input, output, width) = (
             config.num_channels,
             config.embedding_size,
@@ -186,7 +187,7 @@ impl Block {
             } else {
                 Activation::Relu
             };
-            ConvNorm::new(channels, kernel, stride, activation, device)
+            ConvNorm::new(config, channels, kernel, stride, activation, device)
         };
         let convs = if config.bottleneck()? {
             let inner = output / 4;
@@ -270,6 +271,7 @@ struct ConvNorm {
 
 impl ConvNorm {
     fn new(
+        config: &ResNetConfig,
         channels: [usize; 2],
         kernel: usize,
         stride: usize,
@@ -280,10 +282,10 @@ impl ConvNorm {
         let convolution = Conv2dConfig::new(channels, [kernel, kernel])
             .with_stride([stride, stride])
             .with_padding(PaddingConfig2d::Explicit(edge, edge, edge, edge))
-            .with_bias(false);
+            .with_bias(config.folded);
         Self {
             convolution: convolution.init(device),
-            normalization: Some(Norm::new(channels[1], device)),
+            normalization: (!config.folded).then(|| Norm::new(channels[1], device)),
             activation,
         }
     }

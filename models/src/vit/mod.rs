@@ -81,7 +81,7 @@ fn load_class(
     match class {
         "ViTModel" | "DeiTModel" => {
             let (pooler, masks) = (
-                loader.holds("vit.pooler.weight"),
+                loader.holds("vit.pooler.bias"),
                 loader.holds("vit.embeddings.mask_token"),
             );
             let vit = Vit::new(&config, pooler, masks, device)?;

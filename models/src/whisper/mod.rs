@@ -11,6 +11,7 @@
 
 mod cache;
 mod config;
+mod contained;
 mod detect;
 mod heads;
 pub(crate) mod keys;
@@ -28,6 +29,8 @@ use crate::{
 };
 
 pub use cache::Cache;
+pub(crate) use contained::contained;
+
 pub use config::WhisperConfig;
 pub use heads::{WhisperForAudioClassification, WhisperForConditionalGeneration};
 pub use model::{Decoder, Encoder, Tokens, Whisper};
@@ -139,9 +142,8 @@ fn tied(config: &WhisperConfig, checkpoint: &Checkpoint) -> Result<bool, FormatE
         checkpoint.get("proj_out.weight"),
         words,
     ) {
-        (true, Some(head), Some(words)) => {
-            Ok(head.shape == words.shape && head.read()?.as_bytes() == words.read()?.as_bytes())
-        }
+        (true, Some(head), Some(words)) => Ok(head.out_in_shape() == words.shape
+            && head.read_out_in()?.as_bytes() == words.read()?.as_bytes()),
         (tied, _, _) => Ok(tied),
     }
 }

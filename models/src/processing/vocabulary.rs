@@ -1,0 +1,140 @@
+//! `tokenizer.json` made of the bare vocabularies that weight files hold.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+
+/// A token that stands for itself, and its id.
+pub(crate) type Special = (String, u32);
+
+fn added(special: &[Special], in_text: impl Fn(&str) -> bool) -> Vec<Value> {
+    let token = |(content, id): &Special| {
+        json!({
+            "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": !in_text(content),
+        })
+    };
+    special.iter().map(token).collect()
+}
+
+/// GPT-2's byte-level BPE. Without merges, ids are ranks: the tokens of two parts with the lowest rank are
+/// joined first.
+///
+/// `tokens` show bytes by GPT-2's characters; an empty one has no use. Special tokens that `in_text` names
+/// belong to the text.
+pub(crate) fn byte_level(
+    tokens: &[String],
+    merges: Option<Vec<String>>,
+    special: &[Special],
+    in_text: impl Fn(&str) -> bool,
+) -> Value {
+    let ranks: HashMap<&str, usize> = tokens
+        .iter()
+        .enumerate()
+        .filter(|(_, token)| !token.is_empty())
+        .map(|(id, token)| (&token[..], id))
+        .collect();
+    let merges = merges.unwrap_or_else(|| {
+        let pairs = tokens
+            .iter()
+            .enumerate()
+            .filter_map(|(id, token)| parts(token, id, &ranks));
+        pairs
+            .filter(|(left, right)| ranks.contains_key(left) && ranks.contains_key(right))
+            .map(|(left, right)| format!("{left} {right}"))
+            .collect()
+    });
+    let known = tokens
+        .iter()
+        .enumerate()
+        .filter(|(_, token)| !token.is_empty());
+    let known = known.map(|(id, token)| (token.clone(), Value::from(id)));
+    let mut vocabulary: Map<String, Value> = known.collect();
+    for (content, id) in special {
+        vocabulary.insert(content.clone(), Value::from(*id));
+    }
+    json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added(special, in_text),
+        "normalizer": null,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "post_processor": null,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
+            "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "vocab": vocabulary, "merges": merges,
+        },
+    })
+}
+
+/// The two tokens whose join a token is: what joining by rank leaves when the token itself is not there yet.
+fn parts<'a>(
+    token: &'a str,
+    id: usize,
+    ranks: &HashMap<&str, usize>,
+) -> Option<(&'a str, &'a str)> {
+    /// Longer tokens, which no vocabulary has, would take long.
+    const LONGEST: usize = 512;
+    let mut ends: Vec<usize> = token.char_indices().map(|(at, _)| at).skip(1).collect();
+    ends.push(token.len());
+    if ends.len() < 2 || ends.len() > LONGEST {
+        return None;
+    }
+    while ends.len() > 2 {
+        let begin = |part: usize| if part == 0 { 0 } else { ends[part - 1] };
+        let join = |part: usize| {
+            let rank = ranks.get(&token[begin(part)..ends[part + 1]])?;
+            (*rank < id).then_some((*rank, part))
+        };
+        let (_, part) = (0..ends.len() - 1).filter_map(join).min()?;
+        ends.remove(part);
+    }
+    Some(token.split_at(ends[0]))
+}
+
+/// BERT's WordPiece, of tokens as `vocab.txt` has them.
+pub(crate) fn word_piece(
+    tokens: &[String],
+    special: &[Special],
+    lowercase: bool,
+    [unknown, cls, sep]: [&Special; 3],
+) -> Value {
+    let vocabulary: Map<String, Value> = tokens
+        .iter()
+        .enumerate()
+        .map(|(id, token)| (token.clone(), Value::from(id)))
+        .collect();
+    let token = |(content, _): &Special, segment: u32| json!({"SpecialToken": {"id": content, "type_id": segment}});
+    let text = |id: &str, segment: u32| json!({"Sequence": {"id": id, "type_id": segment}});
+    let named = |(content, id): &Special| {
+        (
+            content.clone(),
+            json!({"id": content, "ids": [id], "tokens": [content]}),
+        )
+    };
+    json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added(special, |_| false),
+        "normalizer": {
+            "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+            "strip_accents": null, "lowercase": lowercase,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [token(cls, 0), text("A", 0), token(sep, 0)],
+            "pair": [token(cls, 0), text("A", 0), token(sep, 0), text("B", 1), token(sep, 1)],
+            "special_tokens": Map::from_iter([named(cls), named(sep)]),
+        },
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+        "model": {
+            "type": "WordPiece", "unk_token": unknown.0, "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": vocabulary,
+        },
+    })
+}
