@@ -3,14 +3,12 @@
 //! Shapes: `b` sequences in the batch, `s` tokens each, `h` heads of width `d`.
 
 use burn::module::{Module, Param};
-use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
+use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::{Bool, Device, Int, Tensor};
 
 use super::config::{BertConfig, Positions};
 use crate::ConfigError;
-use crate::blocks::{Mlp, linear_rows};
+use crate::blocks::{LayerNorm, Mlp, attention, linear_rows};
 
 /// A batch of token sequences on a device.
 #[derive(Debug, Clone)]
@@ -172,9 +170,9 @@ impl Layer {
         causal: bool,
     ) -> Tensor<3> {
         let attended = self.attention.forward(hidden.clone(), padding, causal);
-        let hidden = self.attention_norm.forward(attended + hidden);
+        let hidden = self.attention_norm.forward_sum(attended, hidden);
         let mixed = self.mlp.forward(hidden.clone());
-        self.mlp_norm.forward(mixed + hidden)
+        self.mlp_norm.forward_sum(mixed, hidden)
     }
 }
 
@@ -228,11 +226,7 @@ impl SelfAttention {
             .as_ref()
             .map(|table| self.distance_bias(table, &query, &key));
         let mask = padding.map(|padding| padding.clone().reshape([batch, 1, 1, sequence]));
-        let options = AttentionModuleOptions {
-            is_causal: causal,
-            ..AttentionModuleOptions::default()
-        };
-        let context = attention(query, key, value, mask, bias, options);
+        let context = attention(query, key, value, mask, bias, causal);
         let context = context.swap_dims(1, 2).reshape([batch, sequence, width]);
         linear_rows(&self.output, context)
     }
@@ -277,7 +271,5 @@ impl SelfAttention {
 }
 
 pub(super) fn norm(config: &BertConfig, device: &Device) -> LayerNorm {
-    LayerNormConfig::new(config.hidden_size)
-        .with_epsilon(config.layer_norm_eps)
-        .init(device)
+    LayerNorm::new(config.hidden_size, config.layer_norm_eps, device)
 }

@@ -4,14 +4,12 @@
 //! (the patches, and the class token), `d` the width.
 
 use burn::module::{Initializer, Module, Param};
-use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
+use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 
 use super::config::{NormType, PatchTstConfig, Scaling};
 use crate::ConfigError;
-use crate::blocks::{Activation, linear_rows};
+use crate::blocks::{Activation, LayerNorm, attention, linear, linear_rows, scale_shift};
 
 /// A window of the past on a device.
 #[derive(Debug, Clone)]
@@ -119,9 +117,10 @@ impl PatchTst {
     /// `[b, c, n, p]` → `[b, c, s, d]`
     fn embed(&self, patches: Tensor<4>) -> Tensor<4> {
         let [batch, channels, count, length] = patches.dims();
-        let embed = |linear: &Linear, patches: Tensor<4>| {
+        let embed = |layer: &Linear, patches: Tensor<4>| {
             let [batch, channels, _, _] = patches.dims();
-            let embedded = linear.forward(patches.reshape([batch * channels * count, length]));
+            let rows = patches.reshape([batch * channels * count, length]);
+            let embedded = linear(layer, rows, None, Activation::Linear);
             let [_, width] = embedded.dims();
             embedded.reshape([batch, channels, count, width])
         };
@@ -266,7 +265,7 @@ impl Layer {
         if self.pre_norm {
             rows.clone() + part(norm.forward(rows))
         } else {
-            norm.forward(rows.clone() + part(rows))
+            norm.forward_sum(part(rows.clone()), rows)
         }
     }
 }
@@ -317,8 +316,7 @@ impl SelfAttention {
     /// `[rows, s, d]` → the same
     pub(super) fn forward(&self, rows: Tensor<3>) -> Tensor<3> {
         let [query, key, value] = self.split(&rows);
-        let options = AttentionModuleOptions::default();
-        self.merge(attention(query, key, value, None, None, options))
+        self.merge(attention(query, key, value, None, None, false))
     }
 }
 
@@ -349,7 +347,7 @@ impl Mlp {
     /// # Shapes
     /// `[rows, s, d]` → the same
     pub(super) fn forward(&self, rows: Tensor<3>) -> Tensor<3> {
-        let inner = self.activation.forward(linear_rows(&self.up, rows));
+        let inner = linear(&self.up, rows, None, self.activation);
         linear_rows(&self.down, inner)
     }
 }
@@ -370,11 +368,7 @@ impl Norm {
     ) -> Result<Self, ConfigError> {
         Ok(match kind {
             NormType::Batch => Norm::Batch(BatchNorm::new(width, epsilon, device)),
-            NormType::Layer => Norm::Layer(
-                LayerNormConfig::new(width)
-                    .with_epsilon(epsilon)
-                    .init(device),
-            ),
+            NormType::Layer => Norm::Layer(LayerNorm::new(width, epsilon, device)),
         })
     }
 
@@ -382,8 +376,16 @@ impl Norm {
     /// `[rows, s, d]` → the same
     pub(super) fn forward(&self, rows: Tensor<3>) -> Tensor<3> {
         match self {
-            Norm::Batch(norm) => norm.forward(rows),
+            Norm::Batch(norm) => norm.forward(rows, None),
             Norm::Layer(norm) => norm.forward(rows),
+        }
+    }
+
+    /// The norm of a sum.
+    fn forward_sum(&self, rows: Tensor<3>, other: Tensor<3>) -> Tensor<3> {
+        match self {
+            Norm::Batch(norm) => norm.forward(rows, Some(other)),
+            Norm::Layer(norm) => norm.forward_sum(rows, other),
         }
     }
 }
@@ -411,9 +413,9 @@ impl BatchNorm {
         }
     }
 
-    fn forward(&self, rows: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, rows: Tensor<3>, added: Option<Tensor<3>>) -> Tensor<3> {
         let gain = self.weight.val() / (self.running_var.val() + self.epsilon).sqrt();
         let shift = self.bias.val() - self.running_mean.val() * gain.clone();
-        rows * gain.unsqueeze::<3>() + shift.unsqueeze::<3>()
+        scale_shift(rows, added, gain, shift)
     }
 }

@@ -5,14 +5,12 @@
 
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
+use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::config::VitConfig;
 use crate::ConfigError;
-use crate::blocks::{Activation, Mlp, linear_rows};
+use crate::blocks::{Activation, LayerNorm, Mlp, attention, conv2d, linear, linear_rows};
 
 /// A batch of pictures on a device.
 #[derive(Debug, Clone)]
@@ -136,7 +134,7 @@ impl Embeddings {
     /// # Shapes
     /// `[b, c, h, w]` → `[b, t, hidden]`
     fn forward(&self, pictures: Pictures) -> Tensor<3> {
-        let patches = self.projection.forward(pictures.pixels);
+        let patches = conv2d(&self.projection, pictures.pixels, None, Activation::Linear);
         let [batch, width, rows, columns] = patches.dims();
         let mut patches = patches.flatten::<3>(2, 3).swap_dims(1, 2);
         if let (Some(token), Some(masked)) = (&self.mask_token, pictures.masked) {
@@ -241,9 +239,9 @@ impl Layer {
     /// `[b, t, hidden]` → the same
     fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
         let normed = self.attention_norm.forward(hidden.clone());
-        let hidden = self.attention.forward(normed) + hidden;
+        let hidden = self.attention.forward(normed, hidden);
         let normed = self.mlp_norm.forward(hidden.clone());
-        self.mlp.forward(normed) + hidden
+        self.mlp.forward_sum(normed, hidden)
     }
 }
 
@@ -270,8 +268,8 @@ impl SelfAttention {
     }
 
     /// # Shapes
-    /// `[b, t, hidden]` → the same
-    fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
+    /// `[b, t, hidden]`, added `[b, t, hidden]` → the same
+    fn forward(&self, hidden: Tensor<3>, added: Tensor<3>) -> Tensor<3> {
         let [batch, tokens, width] = hidden.dims();
         let split = |projection: &Linear| {
             let projected = linear_rows(projection, hidden.clone());
@@ -279,15 +277,12 @@ impl SelfAttention {
             projected.reshape(heads).swap_dims(1, 2)
         };
         let (query, key, value) = (split(&self.query), split(&self.key), split(&self.value));
-        let options = AttentionModuleOptions::default();
-        let context = attention(query, key, value, None, None, options);
+        let context = attention(query, key, value, None, None, false);
         let context = context.swap_dims(1, 2).reshape([batch, tokens, width]);
-        linear_rows(&self.output, context)
+        linear(&self.output, context, Some(added), Activation::Linear)
     }
 }
 
 fn norm(config: &VitConfig, device: &Device) -> LayerNorm {
-    LayerNormConfig::new(config.hidden_size)
-        .with_epsilon(config.layer_norm_eps)
-        .init(device)
+    LayerNorm::new(config.hidden_size, config.layer_norm_eps, device)
 }

@@ -6,18 +6,16 @@
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv1d, Conv1dConfig};
 use burn::nn::{
-    Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig,
+    Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig,
     PaddingConfig1d,
 };
-use burn::tensor::activation::{gelu, softmax};
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Device, Int, Tensor};
 
 use super::cache::{Cache, CrossKeys, LayerCache};
 use super::config::WhisperConfig;
 use crate::ConfigError;
-use crate::blocks::{Mlp, linear_rows};
+use crate::blocks::{Activation, LayerNorm, Mlp, attention, conv1d, linear, linear_rows};
 
 /// A batch of token sequences on a device.
 #[derive(Debug, Clone)]
@@ -171,8 +169,8 @@ impl Encoder {
     /// `[b, m, f]` → `[b, s, width]`
     fn embed(&self, features: Tensor<3>) -> Tensor<3> {
         // Always GELU, whatever `activation_function` says.
-        let hidden = gelu(self.conv1.forward(features));
-        let hidden = gelu(self.conv2.forward(hidden));
+        let hidden = conv1d(&self.conv1, features, Activation::Gelu);
+        let hidden = conv1d(&self.conv2, hidden, Activation::Gelu);
         hidden.swap_dims(1, 2) + self.position_embeddings.val().unsqueeze()
     }
 }
@@ -202,10 +200,10 @@ impl EncoderLayer {
         let normed = self.attention_norm.forward(hidden.clone());
         let query = self.attention.query(normed.clone());
         let (key, value) = self.attention.key_value(normed);
-        let context = attention(query, key, value, None, None, Default::default());
-        let hidden = hidden + self.attention.project(context);
-        let mixed = self.mlp.forward(self.mlp_norm.forward(hidden.clone()));
-        hidden + mixed
+        let context = attention(query, key, value, None, None, false);
+        let hidden = self.attention.project(context, hidden);
+        let normed = self.mlp_norm.forward(hidden.clone());
+        self.mlp.forward_sum(normed, hidden)
     }
 }
 
@@ -371,8 +369,8 @@ impl DecoderLayer {
         let (key, value) = self.attention.key_value(normed);
         let (key, value) = cache.own.append(start, key, value);
         // Aligned at the end, so that the last new token sees everything.
-        let context = attention(query, key, value, None, None, causal());
-        let hidden = hidden + self.attention.project(context);
+        let context = attention(query, key, value, None, None, true);
+        let hidden = self.attention.project(context, hidden);
         self.look(hidden, &cache.cross, beams)
     }
 
@@ -383,8 +381,8 @@ impl DecoderLayer {
         let query = self.attention.query(normed.clone());
         let (key, value) = self.attention.key_value(normed);
         let mask = padding.map(|padding| padding.clone().reshape([batch, 1, 1, length]));
-        let context = attention(query, key, value, mask, None, causal());
-        hidden + self.attention.project(context)
+        let context = attention(query, key, value, mask, None, true);
+        self.attention.project(context, hidden)
     }
 
     /// The part of a layer in which tokens look at the recording, and the MLP.
@@ -395,11 +393,11 @@ impl DecoderLayer {
         let together = [rows / beams, beams * length, width];
         let query = self.cross_attention.query(normed.reshape(together));
         let (key, value) = (cross.key.clone(), cross.value.clone());
-        let context = attention(query, key, value, None, None, Default::default());
-        let context = self.cross_attention.project(context);
-        let hidden = hidden + context.reshape([rows, length, width]);
-        let mixed = self.mlp.forward(self.mlp_norm.forward(hidden.clone()));
-        hidden + mixed
+        let context = attention(query, key, value, None, None, false);
+        let hidden = self.cross_attention.project(context, hidden.reshape(together));
+        let hidden = hidden.reshape([rows, length, width]);
+        let normed = self.mlp_norm.forward(hidden.clone());
+        self.mlp.forward_sum(normed, hidden)
     }
 
     fn cross_keys(&self, encoded: Tensor<3>) -> CrossKeys {
@@ -416,13 +414,6 @@ impl DecoderLayer {
         let [_, _, _, width] = query.dims();
         let scores = (query / (width as f64).sqrt()).matmul(key.swap_dims(2, 3));
         softmax(scores, 3)
-    }
-}
-
-fn causal() -> AttentionModuleOptions {
-    AttentionModuleOptions {
-        is_causal: true,
-        ..AttentionModuleOptions::default()
     }
 }
 
@@ -468,13 +459,13 @@ impl Attention {
     }
 
     /// # Shapes
-    /// `[b, h, t, d]` → `[b, t, width]`
-    fn project(&self, context: Tensor<4>) -> Tensor<3> {
+    /// `[b, h, t, d]`, added `[b, t, width]` → `[b, t, width]`
+    fn project(&self, context: Tensor<4>, added: Tensor<3>) -> Tensor<3> {
         let [batch, heads, length, width] = context.dims();
         let joined = context
             .swap_dims(1, 2)
             .reshape([batch, length, heads * width]);
-        linear_rows(&self.output, joined)
+        linear(&self.output, joined, Some(added), Activation::Linear)
     }
 
     /// Empty keys and values for `rows` sequences of up to `capacity` tokens.
@@ -486,7 +477,5 @@ impl Attention {
 
 fn norm(config: &WhisperConfig, device: &Device) -> LayerNorm {
     // PyTorch's default, which the reference does not let a configuration change.
-    LayerNormConfig::new(config.d_model)
-        .with_epsilon(1e-5)
-        .init(device)
+    LayerNorm::new(config.d_model, 1e-5, device)
 }
