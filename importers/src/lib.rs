@@ -26,4 +26,5 @@ pub use checkpoint::{Checkpoint, Dtype, Entry, Format};
 pub use error::{FormatError, LoadError};
 pub use key_map::{Block, KeyMap, Row, Source};
 pub use load::load;
+pub use map::release;
 pub use report::{KeyReport, Mismatch, Missing, Unexpected};

@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
+use memmap2::Mmap;
 
 use crate::FormatError;
 
@@ -27,6 +29,56 @@ pub(crate) fn map_file(path: &Path) -> Result<Bytes, FormatError> {
     // rewrites the file while it is mapped; writers that rename a finished file into place (ours, the
     // hub's, safetensors' own) never do, and reading a copy instead would double the memory of a model.
     #[allow(unsafe_code)]
-    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(FormatError::io(path))?;
-    Ok(Bytes::from_owner(map))
+    let map = unsafe { Mmap::map(&file) }.map_err(FormatError::io(path))?;
+    let map = Arc::new(map);
+    let mut maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
+    maps.retain(|map| map.strong_count() > 0);
+    maps.push(Arc::downgrade(&map));
+    Ok(Bytes::from_owner(Shared(map)))
 }
+
+/// The files that are mapped.
+static MAPS: Mutex<Vec<Weak<Mmap>>> = Mutex::new(Vec::new());
+
+struct Shared(Arc<Mmap>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Says that bytes will hardly be read again, such as weights that have been packed elsewhere.
+///
+/// Where they are of a mapped file, their memory becomes free; reading them again reads the file. Other
+/// bytes are left alone.
+pub fn release(bytes: &[u8]) {
+    let maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let start = bytes.as_ptr() as usize;
+    for map in maps.iter().filter_map(Weak::upgrade) {
+        let first = map.as_ptr() as usize;
+        if start < first || start + bytes.len() > first + map.len() {
+            continue;
+        }
+        // Whole pages alone: the others hold neighbours, which may be in use.
+        const PAGE: usize = 1 << 16;
+        let from = (start - first).next_multiple_of(PAGE);
+        let to = (start - first + bytes.len()) / PAGE * PAGE;
+        if from < to {
+            drop_pages(&map, from, to - from);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn drop_pages(map: &Mmap, from: usize, count: usize) {
+    // SAFETY: the map is of a file and was never written to, so that its pages come back as they were.
+    #[allow(unsafe_code)]
+    let done =
+        unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, count) };
+    // Advice that was not taken changes nothing.
+    drop(done);
+}
+
+#[cfg(not(unix))]
+fn drop_pages(_: &Mmap, _: usize, _: usize) {}

@@ -116,7 +116,13 @@ pub(crate) unsafe fn exp<V: Vector>(x: V) -> V {
         let r = n.fma(V::splat(-0.693_359_4), x);
         let r = n.fma(V::splat(2.121_944_4e-4), r);
         let mut p = V::splat(1.987_569_1e-4);
-        for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_6e-1, 0.5] {
+        for coefficient in [
+            1.398_2e-3,
+            8.333_452e-3,
+            4.166_579_6e-2,
+            1.666_666_6e-1,
+            0.5,
+        ] {
             p = p.fma(r, V::splat(coefficient));
         }
         let p = p.mul(r).fma(r, r).add(V::splat(1.0));

@@ -64,7 +64,11 @@ fn reach(shape: &[usize], strides: &[usize]) -> usize {
     if shape.contains(&0) {
         return 0;
     }
-    let last: usize = shape.iter().zip(strides).map(|(size, stride)| (size - 1) * stride).sum();
+    let last: usize = shape
+        .iter()
+        .zip(strides)
+        .map(|(size, stride)| (size - 1) * stride)
+        .sum();
     last + 1
 }
 
@@ -75,7 +79,15 @@ fn reach(shape: &[usize], strides: &[usize]) -> usize {
 /// # Panics
 /// The shapes reach beyond the data, or `out` has another length.
 pub fn attend(isa: Isa, work: &Attention<'_>, out: &mut [f32]) {
-    let Attention { batch, heads, queries, keys, width, value_width, .. } = *work;
+    let Attention {
+        batch,
+        heads,
+        queries,
+        keys,
+        width,
+        value_width,
+        ..
+    } = *work;
     for (side, rows, width) in [
         (work.query, queries, width),
         (work.key, keys, width),
@@ -83,11 +95,20 @@ pub fn attend(isa: Isa, work: &Attention<'_>, out: &mut [f32]) {
     ] {
         let [a, b, c] = side.strides;
         let shape = [batch, heads, rows, width];
-        assert!(reach(&shape, &[a, b, c, 1]) <= side.data.len(), "heads beyond their data");
+        assert!(
+            reach(&shape, &[a, b, c, 1]) <= side.data.len(),
+            "heads beyond their data"
+        );
     }
     let grid = [batch, heads, queries, keys];
-    assert!(work.mask.is_none_or(|mask| reach(&grid, &mask.strides) <= mask.data.len()));
-    assert!(work.bias.is_none_or(|bias| reach(&grid, &bias.strides) <= bias.data.len()));
+    assert!(
+        work.mask
+            .is_none_or(|mask| reach(&grid, &mask.strides) <= mask.data.len())
+    );
+    assert!(
+        work.bias
+            .is_none_or(|bias| reach(&grid, &bias.strides) <= bias.data.len())
+    );
     assert_eq!(out.len(), batch * queries * heads * value_width);
     if out.is_empty() {
         return;
@@ -156,7 +177,14 @@ impl Kernel for Head<'_> {
 
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let Attention { heads, queries, keys, width, value_width, .. } = *self.work;
+        let Attention {
+            heads,
+            queries,
+            keys,
+            width,
+            value_width,
+            ..
+        } = *self.work;
         let panel = 2 * V::LANES;
         let panels = keys.div_ceil(panel);
         let value_panels = value_width.div_ceil(panel);
@@ -165,7 +193,11 @@ impl Kernel for Head<'_> {
         let row = panels * panel;
         let sizes = [
             if few { 0 } else { row * width },
-            if copies { keys * value_panels * panel } else { 0 },
+            if copies {
+                keys * value_panels * panel
+            } else {
+                0
+            },
             self.tile * row,
         ];
         let needed: usize = sizes.iter().sum();
@@ -174,10 +206,11 @@ impl Kernel for Head<'_> {
         }
         // SAFETY: `attend` has checked that all rows are in their data; the scratch has the sizes above.
         unsafe {
-            let [query, key, value] = [self.work.query, self.work.key, self.work.value].map(|side| {
-                let at = self.batch * side.strides[0] + self.head * side.strides[1];
-                (side.data.as_ptr().add(at), side.strides[2])
-            });
+            let [query, key, value] =
+                [self.work.query, self.work.key, self.work.value].map(|side| {
+                    let at = self.batch * side.strides[0] + self.head * side.strides[1];
+                    (side.data.as_ptr().add(at), side.strides[2])
+                });
             let packed_keys = self.scratch.as_mut_ptr();
             let packed_values = packed_keys.add(sizes[0]);
             let scores = packed_values.add(sizes[1]);
@@ -300,8 +333,18 @@ impl Head<'_> {
     /// Turns a query's scores for `seen` keys into `e^(score - greatest)`; gives what makes their sum 1.
     #[inline(always)]
     unsafe fn weigh<V: Vector>(&self, scores: *mut f32, query: usize, seen: usize) -> f32 {
-        let Attention { queries, keys, scale, causal, .. } = *self.work;
-        let own = if causal { (query + 1 + keys).saturating_sub(queries).min(keys) } else { keys };
+        let Attention {
+            queries,
+            keys,
+            scale,
+            causal,
+            ..
+        } = *self.work;
+        let own = if causal {
+            (query + 1 + keys).saturating_sub(queries).min(keys)
+        } else {
+            keys
+        };
         // SAFETY: the caller's.
         unsafe {
             let mut at = 0;

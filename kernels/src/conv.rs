@@ -179,7 +179,10 @@ pub fn convolve(
     let [height, width] = shape.output().unwrap_or_default();
     let [inputs, outputs] = shape.channels;
     assert!(inputs.is_multiple_of(shape.groups) && outputs.is_multiple_of(shape.groups));
-    assert_eq!(input.len(), shape.batch * inputs * shape.input[0] * shape.input[1]);
+    assert_eq!(
+        input.len(),
+        shape.batch * inputs * shape.input[0] * shape.input[1]
+    );
     assert_eq!(out.len(), shape.batch * outputs * height * width);
     assert!(bias.is_none_or(|bias| bias.len() == outputs));
     assert!(residual.is_none_or(|residual| residual.len() == out.len()));
@@ -226,7 +229,9 @@ impl Taps {
             for x in 0..shape.kernel[1] {
                 let offset = x * shape.dilation[1];
                 let start = padding.saturating_sub(offset).div_ceil(stride).min(columns);
-                let end = (shape.input[1] + padding).saturating_sub(offset).div_ceil(stride);
+                let end = (shape.input[1] + padding)
+                    .saturating_sub(offset)
+                    .div_ceil(stride);
                 let end = end.clamp(start, columns);
                 taps.push(Tap {
                     row: y * shape.dilation[0],
@@ -313,7 +318,9 @@ impl Work<'_> {
                 });
             }
         };
-        (0..self.shape.batch * groups * tiles.parts).into_par_iter().for_each(gather);
+        (0..self.shape.batch * groups * tiles.parts)
+            .into_par_iter()
+            .for_each(gather);
         // Panels that stay in the second cache, and pictures that use them one after the other.
         let threads = rayon::current_num_threads();
         let panels = self.outputs.div_ceil(2 * isa.lanes());
@@ -341,7 +348,10 @@ impl Work<'_> {
                 }
             }
         };
-        (0..blocks.parts * groups * sets.parts).into_par_iter().with_max_len(1).for_each(task);
+        (0..blocks.parts * groups * sets.parts)
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(task);
         SCRATCH.set(patches);
     }
 }
@@ -380,7 +390,11 @@ impl Kernel for Gather<'_> {
                     let row = y * shape.stride[0] + tap.row;
                     let inside = row >= shape.padding[0] && row - shape.padding[0] < height;
                     let begin = tap.columns.start.clamp(x, x + count);
-                    let end = if inside { tap.columns.end.clamp(begin, x + count) } else { begin };
+                    let end = if inside {
+                        tap.columns.end.clamp(begin, x + count)
+                    } else {
+                        begin
+                    };
                     let begin = if inside { begin } else { x };
                     let end = if inside { end } else { x };
                     let source = if inside && end > begin {
@@ -475,7 +489,9 @@ impl Kernel for Pixels<'_> {
                     b_stride: width,
                     k: work.patch,
                     columns,
-                    bias: work.bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(output)),
+                    bias: work
+                        .bias
+                        .map_or(std::ptr::null(), |bias| bias.as_ptr().add(output)),
                     row_bias: true,
                     residual: match work.residual {
                         Some(residual) => residual.as_ptr().add(at),

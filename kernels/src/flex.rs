@@ -160,7 +160,14 @@ pub fn scale_shift<const D: usize>(
     let from = slice(&input)?;
     let residual = residual.as_ref().and_then(slice);
     let mut out = pool::take(from.len());
-    norm::scale_shift(isa, slice(&scale)?, slice(&shift)?, from, residual, &mut out);
+    norm::scale_shift(
+        isa,
+        slice(&scale)?,
+        slice(&shift)?,
+        from,
+        residual,
+        &mut out,
+    );
     Some(tensor(out, input.layout().shape().clone()))
 }
 
@@ -183,7 +190,11 @@ pub fn attention(
         let tensor = floats(tensor)?;
         let close = tensor.layout().shape()[3] <= 1 || tensor.layout().strides()[3] == 1;
         let forward = tensor.layout().strides().iter().all(|stride| *stride >= 0);
-        Some(if close && forward { tensor } else { tensor.to_contiguous() })
+        Some(if close && forward {
+            tensor
+        } else {
+            tensor.to_contiguous()
+        })
     };
     let (query, key, value) = (rows(query)?, rows(key)?, rows(value)?);
     let [batch, heads, queries, width] = query.layout().shape().dims();
@@ -197,7 +208,11 @@ pub fn attention(
     let grid = [batch, heads, queries, keys];
     let mask = match mask {
         Some(mask) => {
-            let mask = mask.clone().expand(grid).try_into_primitive::<Flex>().ok()?;
+            let mask = mask
+                .clone()
+                .expand(grid)
+                .try_into_primitive::<Flex>()
+                .ok()?;
             let DType::Bool(store) = mask.dtype() else {
                 return None;
             };
@@ -250,7 +265,9 @@ pub fn attention(
 fn by_head(tensor: &FlexTensor) -> Option<Heads<'_>> {
     let [a, b, c, _] = strides::<4>(tensor)?;
     Some(Heads {
-        data: tensor.storage::<f32>().get(tensor.layout().start_offset()..)?,
+        data: tensor
+            .storage::<f32>()
+            .get(tensor.layout().start_offset()..)?,
         strides: [a, b, c],
     })
 }
@@ -322,6 +339,14 @@ pub fn convolve(
     let mut out = pool::take(batch * outputs * height * width);
     let bias = bias.as_ref().and_then(slice);
     let residual = residual.as_ref().and_then(slice);
-    conv::convolve(&shape, slice(&input)?, &laid, bias, residual, activation, &mut out);
+    conv::convolve(
+        &shape,
+        slice(&input)?,
+        &laid,
+        bias,
+        residual,
+        activation,
+        &mut out,
+    );
     Some(tensor(out, Shape::new([batch, outputs, height, width])))
 }

@@ -114,7 +114,10 @@ pub fn multiply(a: &[f32], b: &Packed, epilogue: Epilogue<'_>, out: &mut [f32]) 
         return;
     }
     let m = out.len() / n;
-    assert!(out.len() == m * n && a.len() == m * k, "shapes of a product");
+    assert!(
+        out.len() == m * n && a.len() == m * k,
+        "shapes of a product"
+    );
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == n));
     assert!(epilogue.residual.is_none_or(|rows| rows.len() == m * n));
     let isa = b.isa;
@@ -141,7 +144,10 @@ pub fn multiply(a: &[f32], b: &Packed, epilogue: Epilogue<'_>, out: &mut [f32]) 
     if tasks.count() == 1 {
         work(0);
     } else {
-        (0..tasks.count()).into_par_iter().with_max_len(1).for_each(work);
+        (0..tasks.count())
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(work);
     }
 }
 
@@ -302,7 +308,11 @@ impl Tasks {
         let rows = ((1 << 18) / k.max(1)).clamp(4 * tile, 1024);
         let row_blocks = m.div_ceil(rows);
         let small = m * panels * k < 1 << 16;
-        let wanted = if threads == 1 || small { 1 } else { 4 * threads };
+        let wanted = if threads == 1 || small {
+            1
+        } else {
+            4 * threads
+        };
         let panel_blocks = wanted.div_ceil(row_blocks).min(panels);
         Self {
             m,
@@ -534,7 +544,11 @@ impl Tile {
             if self.columns == width && !self.row_bias {
                 if !self.bias.is_null() {
                     let left = V::load(self.bias);
-                    let right = if WIDE { V::load(self.bias.add(V::LANES)) } else { left };
+                    let right = if WIDE {
+                        V::load(self.bias.add(V::LANES))
+                    } else {
+                        left
+                    };
                     for row in 0..ROWS {
                         lefts[row] = lefts[row].add(left);
                         rights[row] = rights[row].add(right);

@@ -30,6 +30,10 @@ pub use activation::Activation;
 pub use conv::Convolution;
 #[cfg(feature = "flex")]
 pub use flex::{activate, attention, convolve, layer_norm, linear, max_pool, scale_shift};
+#[cfg(feature = "flex")]
+pub use packs::after_packing;
 #[cfg(not(feature = "flex"))]
-pub use plain::{activate, attention, convolve, layer_norm, linear, max_pool, scale_shift};
+pub use plain::{
+    activate, after_packing, attention, convolve, layer_norm, linear, max_pool, scale_shift,
+};
 pub use simd::{Isa, VARIABLE};

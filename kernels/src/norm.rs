@@ -119,7 +119,9 @@ impl Kernel for Scaled<'_> {
                     }
                     let scale = V::load_some(self.scale.as_ptr().add(at), count);
                     let shift = V::load_some(self.shift.as_ptr().add(at), count);
-                    value.fma(scale, shift).store_some(self.out.add(place), count);
+                    value
+                        .fma(scale, shift)
+                        .store_some(self.out.add(place), count);
                     at += V::LANES;
                 }
             }

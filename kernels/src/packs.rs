@@ -4,7 +4,7 @@
 //! kept. What was laid out goes when the storage has gone.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use burn::tensor::Bytes;
 use burn_flex::FlexTensor;
@@ -16,6 +16,16 @@ struct Key {
     shape: Vec<usize>,
     strides: Vec<isize>,
     variant: usize,
+}
+
+static AFTER: OnceLock<fn(&[u8])> = OnceLock::new();
+
+/// Sets what to do with the bytes of weights that have been packed, and so are hardly read again.
+///
+/// Only the first call counts.
+pub fn after_packing(f: fn(&[u8])) {
+    // A second one would be the same.
+    let _ = AFTER.set(f);
 }
 
 /// What is kept of weights: `T`, by storage, view and variant.
@@ -50,9 +60,35 @@ impl<T> Packs<T> {
         }
         drop(known);
         let made = Arc::new(make());
+        if let (Some(after), Some(bytes)) = (AFTER.get(), own_bytes(tensor)) {
+            after(bytes);
+        }
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, (storage, _)| storage.strong_count() > 0);
         known.insert(key, (Arc::downgrade(&storage), Arc::clone(&made)));
         made
     }
+}
+
+/// The bytes of a tensor, when it is all of a storage's stretch in some order.
+fn own_bytes(tensor: &FlexTensor) -> Option<&[u8]> {
+    let layout = tensor.layout();
+    let mut sides: Vec<(isize, usize)> = layout
+        .strides()
+        .iter()
+        .copied()
+        .zip(layout.shape().to_vec())
+        .collect();
+    sides.retain(|(_, side)| *side != 1);
+    sides.sort_unstable();
+    let mut expected = 1;
+    let dense = sides.iter().all(|(stride, side)| {
+        let fits = *stride == expected;
+        expected *= *side as isize;
+        fits
+    });
+    let size = size_of::<f32>();
+    let start = layout.start_offset() * size;
+    let end = start + layout.num_elements() * size;
+    tensor.bytes().get(start..end).filter(|_| dense)
 }

@@ -5,6 +5,9 @@ use burn::tensor::{Bool, Tensor};
 use crate::activation::Activation;
 use crate::conv::Convolution;
 
+/// Sets what to do with the bytes of weights that have been packed: there are none.
+pub fn after_packing(_: fn(&[u8])) {}
+
 /// `act(input · weight + bias + residual)` over the last dimension.
 pub fn linear<const D: usize>(
     _: &Tensor<D>,

@@ -27,7 +27,10 @@ impl Window {
                 return None;
             }
             let room = self.input[axis] + 2 * self.padding[axis];
-            output[axis] = room.checked_sub(self.kernel[axis])?.checked_div(self.stride[axis])? + 1;
+            output[axis] = room
+                .checked_sub(self.kernel[axis])?
+                .checked_div(self.stride[axis])?
+                + 1;
         }
         Some(output)
     }
@@ -79,13 +82,20 @@ impl Kernel for Plane<'_> {
 
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let Window { input, kernel, stride, padding } = *self.window;
+        let Window {
+            input,
+            kernel,
+            stride,
+            padding,
+        } = *self.window;
         let [height, width] = input;
         // SAFETY: windows are clipped to the picture, and the row has room for the padding.
         unsafe {
             for y in 0..self.output[0] {
                 let start = (y * stride[0]).saturating_sub(padding[0]);
-                let end = (y * stride[0] + kernel[0]).saturating_sub(padding[0]).min(height);
+                let end = (y * stride[0] + kernel[0])
+                    .saturating_sub(padding[0])
+                    .min(height);
                 let mut x = 0;
                 while x < width {
                     let count = (width - x).min(V::LANES);

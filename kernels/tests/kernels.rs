@@ -1,12 +1,12 @@
 //! Every kernel of every instruction set against the definition, in f64, on random shapes.
 #![allow(clippy::unwrap_used)]
 
+use salamander_kernels::Isa;
 use salamander_kernels::activation::{Activation, activate};
 use salamander_kernels::attention::{Attention, Grid, Heads, attend};
 use salamander_kernels::conv::{Shape, Weights, convolve};
 use salamander_kernels::gemm::{Epilogue, Packed, View, multiply, multiply_few};
 use salamander_kernels::norm::{LayerNorm, layer_norm, scale_shift};
-use salamander_kernels::Isa;
 use salamander_kernels::pooling::{Window, max_pool};
 
 /// A small generator of numbers, so that a failure is found again.
@@ -14,7 +14,10 @@ struct Random(u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         self.0 >> 33
     }
 
@@ -79,7 +82,10 @@ fn close(found: &[f32], expected: &[f64], tolerance: f64, what: &str) {
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
         let difference = (f64::from(*found) - expected).abs();
         let allowed = tolerance * expected.abs().max(1.0);
-        assert!(difference <= allowed, "{what}: [{index}] is {found}, not {expected}");
+        assert!(
+            difference <= allowed,
+            "{what}: [{index}] is {found}, not {expected}"
+        );
     }
 }
 
@@ -91,7 +97,9 @@ fn activations() {
             for count in [0, 1, 7, 16, 33, inputs.len()] {
                 let mut found = vec![0.0; count];
                 activate(isa, activation, &inputs[..count], &mut found);
-                let exact = inputs[..count].iter().map(|&x| exact(activation, f64::from(x)));
+                let exact = inputs[..count]
+                    .iter()
+                    .map(|&x| exact(activation, f64::from(x)));
                 let exact: Vec<f64> = exact.collect();
                 close(&found, &exact, 2e-6, &format!("{isa:?} {activation:?}"));
             }
@@ -99,7 +107,10 @@ fn activations() {
             let mut found = [0.0; 6];
             activate(isa, activation, &extremes, &mut found);
             assert!(found[5].is_nan(), "{isa:?} {activation:?} hides NaN");
-            assert!(found[1..5].iter().all(|value| value.is_finite()), "{isa:?} {activation:?} {found:?}");
+            assert!(
+                found[1..5].iter().all(|value| value.is_finite()),
+                "{isa:?} {activation:?} {found:?}"
+            );
         }
     }
 }
@@ -130,13 +141,19 @@ fn products() {
                 });
                 let mut sum: f64 = products.sum();
                 sum += epilogue.bias.map_or(0.0, |bias| f64::from(bias[column]));
-                sum += epilogue.residual.map_or(0.0, |rows| f64::from(rows[row * n + column]));
+                sum += epilogue
+                    .residual
+                    .map_or(0.0, |rows| f64::from(rows[row * n + column]));
                 expected.push(exact(activation, sum));
             }
         }
         for isa in Isa::present() {
             let what = format!("{isa:?} {shape:?} {epilogue:?}");
-            let view = View { data: &b, shape: [k, n], strides };
+            let view = View {
+                data: &b,
+                shape: [k, n],
+                strides,
+            };
             let packed = Packed::new(isa, view);
             let mut found = vec![f32::NAN; m * n];
             multiply(&a, &packed, epilogue, &mut found);
@@ -155,7 +172,11 @@ fn norms() {
     let mut random = Random(2);
     for _ in 0..40 {
         let (count, width) = (random.below(20), 1 + random.below(200));
-        let rows: Vec<f32> = random.floats(count * width).iter().map(|x| x + 3.0).collect();
+        let rows: Vec<f32> = random
+            .floats(count * width)
+            .iter()
+            .map(|x| x + 3.0)
+            .collect();
         let other = random.floats(count * width);
         let (gamma, beta) = (random.floats(width), random.floats(width));
         let residual = (random.below(2) == 1).then_some(&other[..]);
@@ -187,9 +208,19 @@ fn norms() {
                 let sum = rows[at] + residual.map_or(0.0, |other| other[at]);
                 f64::from(sum * gamma[at % width] + beta[at % width])
             });
-            close(&scaled, &sums.collect::<Vec<f64>>(), 1e-5, "scale and shift");
+            close(
+                &scaled,
+                &sums.collect::<Vec<f64>>(),
+                1e-5,
+                "scale and shift",
+            );
             // A width of 1 divides nothing by the root of epsilon.
-            close(&found, &expected, 1e-3, &format!("{isa:?} {count} × {width}"));
+            close(
+                &found,
+                &expected,
+                1e-3,
+                &format!("{isa:?} {count} × {width}"),
+            );
         }
     }
 }
@@ -214,7 +245,9 @@ fn attentions() {
         let query = random.floats(batch * heads * queries * width);
         let key = random.floats(batch * heads * keys * width);
         let value = random.floats(batch * heads * keys * value_width);
-        let padding: Vec<u8> = (0..batch * keys).map(|_| u8::from(random.below(4) == 0)).collect();
+        let padding: Vec<u8> = (0..batch * keys)
+            .map(|_| u8::from(random.below(4) == 0))
+            .collect();
         let bias = random.floats(heads * queries * keys);
         let causal = random.below(3) == 0;
         let work = Attention {
@@ -224,12 +257,26 @@ fn attentions() {
             keys,
             width,
             value_width,
-            query: Heads { data: &query, strides: lay(queries, width, joined) },
-            key: Heads { data: &key, strides: lay(keys, width, joined) },
-            value: Heads { data: &value, strides: lay(keys, value_width, joined) },
-            mask: (random.below(2) == 1).then_some(Grid { data: &padding, strides: [keys, 0, 0, 1] }),
-            bias: (random.below(2) == 1)
-                .then_some(Grid { data: &bias, strides: [0, queries * keys, keys, 1] }),
+            query: Heads {
+                data: &query,
+                strides: lay(queries, width, joined),
+            },
+            key: Heads {
+                data: &key,
+                strides: lay(keys, width, joined),
+            },
+            value: Heads {
+                data: &value,
+                strides: lay(keys, value_width, joined),
+            },
+            mask: (random.below(2) == 1).then_some(Grid {
+                data: &padding,
+                strides: [keys, 0, 0, 1],
+            }),
+            bias: (random.below(2) == 1).then_some(Grid {
+                data: &bias,
+                strides: [0, queries * keys, keys, 1],
+            }),
             scale: 0.3,
             causal,
         };
@@ -237,7 +284,8 @@ fn attentions() {
         for isa in Isa::present() {
             let mut found = vec![f32::NAN; expected.len()];
             attend(isa, &work, &mut found);
-            let what = format!("{isa:?} {batch} {heads} {queries} {keys} {width} {value_width} {causal}");
+            let what =
+                format!("{isa:?} {batch} {heads} {queries} {keys} {width} {value_width} {causal}");
             close(&found, &expected, 1e-5, &what);
         }
     }
@@ -253,25 +301,40 @@ fn naive(work: &Attention<'_>) -> Vec<f64> {
         for query in 0..work.queries {
             for head in 0..work.heads {
                 let grid = |strides: [usize; 4], key: usize| {
-                    [batch, head, query, key].iter().zip(strides).map(|(a, b)| a * b).sum::<usize>()
+                    [batch, head, query, key]
+                        .iter()
+                        .zip(strides)
+                        .map(|(a, b)| a * b)
+                        .sum::<usize>()
                 };
                 let score = |key: usize| {
                     let products = (0..work.width).map(|i| {
-                        at(&work.query, [batch, head, query], i) * at(&work.key, [batch, head, key], i)
+                        at(&work.query, [batch, head, query], i)
+                            * at(&work.key, [batch, head, key], i)
                     });
                     let late = work.causal && key + work.queries > query + work.keys;
-                    let hidden = work.mask.is_some_and(|mask| mask.data[grid(mask.strides, key)] != 0);
+                    let hidden = work
+                        .mask
+                        .is_some_and(|mask| mask.data[grid(mask.strides, key)] != 0);
                     if late || hidden {
                         return f64::NEG_INFINITY;
                     }
-                    let bias = work.bias.map_or(0.0, |bias| bias.data[grid(bias.strides, key)]);
+                    let bias = work
+                        .bias
+                        .map_or(0.0, |bias| bias.data[grid(bias.strides, key)]);
                     products.sum::<f64>() * f64::from(work.scale) + f64::from(bias)
                 };
                 let scores: Vec<f64> = (0..work.keys).map(score).collect();
                 let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let weights: Vec<f64> = scores
                     .iter()
-                    .map(|score| if most.is_finite() { (score - most).exp() } else { 0.0 })
+                    .map(|score| {
+                        if most.is_finite() {
+                            (score - most).exp()
+                        } else {
+                            0.0
+                        }
+                    })
                     .collect();
                 let total = weights.iter().sum::<f64>().max(f64::MIN_POSITIVE);
                 for i in 0..work.value_width {
@@ -291,7 +354,10 @@ fn convolutions() {
     for round in 0..200 {
         let groups = [1, 1, 1, 2, 3][random.below(5)];
         let most = if round % 5 == 0 { 200 } else { 12 };
-        let channels = [(1 + random.below(5)) * groups, (1 + random.below(most)) * groups];
+        let channels = [
+            (1 + random.below(5)) * groups,
+            (1 + random.below(most)) * groups,
+        ];
         let pick = |random: &mut Random, least: usize, most: usize| {
             [least + random.below(most), least + random.below(most)]
         };
@@ -320,8 +386,15 @@ fn convolutions() {
         for isa in Isa::present() {
             let weights = Weights::new(isa, &shape, &weights);
             let mut found = vec![f32::NAN; expected.len()];
-            convolve(&shape, &input, &weights, bias, residual, activation, &mut found);
-            close(&found, &expected, 2e-5, &format!("{isa:?} {shape:?} {activation:?}"));
+            convolve(
+                &shape, &input, &weights, bias, residual, activation, &mut found,
+            );
+            close(
+                &found,
+                &expected,
+                2e-5,
+                &format!("{isa:?} {shape:?} {activation:?}"),
+            );
         }
     }
 }
@@ -357,8 +430,10 @@ fn naive_convolution(
                                 if row >= shape.input[0] || column >= shape.input[1] {
                                     continue;
                                 }
-                                let plane = batch * shape.channels[0] + output / outputs * inputs + channel;
-                                let pixel = input[(plane * shape.input[0] + row) * shape.input[1] + column];
+                                let plane =
+                                    batch * shape.channels[0] + output / outputs * inputs + channel;
+                                let pixel =
+                                    input[(plane * shape.input[0] + row) * shape.input[1] + column];
                                 let kernel = (output * inputs + channel) * shape.kernel[0] + ky;
                                 let weight = weights[kernel * shape.kernel[1] + kx];
                                 sum += f64::from(pixel) * f64::from(weight);
@@ -377,7 +452,8 @@ fn naive_convolution(
 fn pools() {
     let mut random = Random(5);
     for _ in 0..100 {
-        let mut pick = |least: usize, most: usize| [least + random.below(most), least + random.below(most)];
+        let mut pick =
+            |least: usize, most: usize| [least + random.below(most), least + random.below(most)];
         let window = Window {
             input: pick(1, 40),
             kernel: pick(1, 4),
@@ -396,7 +472,8 @@ fn pools() {
                 for x in 0..width {
                     let mut most = f64::NEG_INFINITY;
                     for row in y * window.stride[0]..y * window.stride[0] + window.kernel[0] {
-                        for column in x * window.stride[1]..x * window.stride[1] + window.kernel[1] {
+                        for column in x * window.stride[1]..x * window.stride[1] + window.kernel[1]
+                        {
                             let row = row.wrapping_sub(window.padding[0]);
                             let column = column.wrapping_sub(window.padding[1]);
                             if row < rows && column < columns {

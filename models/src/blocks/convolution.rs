@@ -18,17 +18,26 @@ pub fn conv2d(
     activation: Activation,
 ) -> Tensor<4> {
     let padding = even(&layer.padding);
-    let fast = padding.zip(activation.kernel()).and_then(|(padding, known)| {
-        let options = Convolution {
-            stride: layer.stride,
-            padding,
-            dilation: layer.dilation,
-            groups: layer.groups,
-        };
-        let bias = layer.bias.as_ref().map(|bias| bias.val());
-        let weight = layer.weight.val();
-        kernels::convolve(&input, &weight, bias.as_ref(), added.as_ref(), options, known)
-    });
+    let fast = padding
+        .zip(activation.kernel())
+        .and_then(|(padding, known)| {
+            let options = Convolution {
+                stride: layer.stride,
+                padding,
+                dilation: layer.dilation,
+                groups: layer.groups,
+            };
+            let bias = layer.bias.as_ref().map(|bias| bias.val());
+            let weight = layer.weight.val();
+            kernels::convolve(
+                &input,
+                &weight,
+                bias.as_ref(),
+                added.as_ref(),
+                options,
+                known,
+            )
+        });
     fast.unwrap_or_else(|| {
         let output = layer.forward(input);
         activation.forward(match added {
@@ -59,19 +68,21 @@ pub fn conv1d(layer: &Conv1d, input: Tensor<3>, activation: Activation) -> Tenso
         PaddingConfig1d::Explicit(left, right) if left == right => Some(left),
         _ => None,
     };
-    let fast = padding.zip(activation.kernel()).and_then(|(padding, known)| {
-        let options = Convolution {
-            stride: [1, layer.stride],
-            padding: [0, padding],
-            dilation: [1, layer.dilation],
-            groups: layer.groups,
-        };
-        let bias = layer.bias.as_ref().map(|bias| bias.val());
-        let weight = layer.weight.val().unsqueeze_dim(2);
-        let input = input.clone().unsqueeze_dim(2);
-        let output = kernels::convolve(&input, &weight, bias.as_ref(), None, options, known)?;
-        Some(output.squeeze_dim(2))
-    });
+    let fast = padding
+        .zip(activation.kernel())
+        .and_then(|(padding, known)| {
+            let options = Convolution {
+                stride: [1, layer.stride],
+                padding: [0, padding],
+                dilation: [1, layer.dilation],
+                groups: layer.groups,
+            };
+            let bias = layer.bias.as_ref().map(|bias| bias.val());
+            let weight = layer.weight.val().unsqueeze_dim(2);
+            let input = input.clone().unsqueeze_dim(2);
+            let output = kernels::convolve(&input, &weight, bias.as_ref(), None, options, known)?;
+            Some(output.squeeze_dim(2))
+        });
     fast.unwrap_or_else(|| activation.forward(layer.forward(input)))
 }
 
@@ -83,8 +94,7 @@ pub fn max_pool2d(layer: &MaxPool2d, input: Tensor<4>) -> Tensor<4> {
     let padding = even(&layer.padding);
     let plain = layer.dilation == [1, 1] && !layer.ceil_mode;
     let fast = padding.filter(|_| plain);
-    let fast = fast.and_then(|padding| {
-        kernels::max_pool(&input, [layer.kernel_size, layer.stride, padding])
-    });
+    let fast = fast
+        .and_then(|padding| kernels::max_pool(&input, [layer.kernel_size, layer.stride, padding]));
     fast.unwrap_or_else(|| layer.forward(input))
 }

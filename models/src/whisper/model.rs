@@ -5,10 +5,7 @@
 
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv1d, Conv1dConfig};
-use burn::nn::{
-    Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig,
-    PaddingConfig1d,
-};
+use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig, PaddingConfig1d};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Device, Int, Tensor};
 
@@ -394,7 +391,9 @@ impl DecoderLayer {
         let query = self.cross_attention.query(normed.reshape(together));
         let (key, value) = (cross.key.clone(), cross.value.clone());
         let context = attention(query, key, value, None, None, false);
-        let hidden = self.cross_attention.project(context, hidden.reshape(together));
+        let hidden = self
+            .cross_attention
+            .project(context, hidden.reshape(together));
         let hidden = hidden.reshape([rows, length, width]);
         let normed = self.mlp_norm.forward(hidden.clone());
         self.mlp.forward_sum(normed, hidden)
