@@ -13,6 +13,10 @@ const TRUNK: &[Row] = &[
         "layers.{i}.attention.{m}",
     ),
     (
+        "encoder.layer.{i}.attention.self.distance_embedding",
+        "layers.{i}.distances.embedding",
+    ),
+    (
         "encoder.layer.{i}.attention.output.dense",
         "layers.{i}.attention.output",
     ),

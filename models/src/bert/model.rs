@@ -8,7 +8,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 
 use super::config::{BertConfig, Positions};
 use crate::ConfigError;
-use crate::blocks::{LayerNorm, Mlp, attention, linear_rows};
+use crate::blocks::{Attention, LayerNorm, Mask, Mlp};
 
 /// A batch of token sequences on a device.
 #[derive(Debug, Clone)]
@@ -55,10 +55,10 @@ impl Bert {
     /// `[b, s]` → `[b, s, hidden]`
     pub fn forward(&self, tokens: Tokens) -> Tensor<3> {
         let padding = tokens.padding.clone();
+        let mask = self.mask(padding.as_ref());
         let embedded = self.embeddings.forward(tokens);
-        self.layers.iter().fold(embedded, |hidden, layer| {
-            layer.forward(hidden, padding.as_ref(), self.causal)
-        })
+        let layers = self.layers.iter();
+        layers.fold(embedded, |hidden, layer| layer.forward(hidden, mask))
     }
 
     /// The embeddings and every layer's hidden states, in order.
@@ -67,12 +67,20 @@ impl Bert {
     /// `[b, s]` → `layers + 1` times `[b, s, hidden]`
     pub fn hidden_states(&self, tokens: Tokens) -> Vec<Tensor<3>> {
         let padding = tokens.padding.clone();
+        let mask = self.mask(padding.as_ref());
         let mut states = vec![self.embeddings.forward(tokens)];
         for layer in &self.layers {
             let hidden = states[states.len() - 1].clone();
-            states.push(layer.forward(hidden, padding.as_ref(), self.causal));
+            states.push(layer.forward(hidden, mask));
         }
         states
+    }
+
+    fn mask<'a>(&self, padding: Option<&'a Tensor<2, Bool>>) -> Mask<'a> {
+        Mask {
+            padding,
+            causal: self.causal,
+        }
     }
 
     /// The first token's hidden state through the pooler, if there is one.
@@ -140,7 +148,8 @@ fn rows(table: &Param<Tensor<2>>, count: usize) -> Tensor<3> {
 
 #[derive(Module, Debug)]
 struct Layer {
-    attention: SelfAttention,
+    attention: Attention,
+    distances: Option<Distances>,
     attention_norm: LayerNorm,
     mlp: Mlp,
     mlp_norm: LayerNorm,
@@ -149,11 +158,18 @@ struct Layer {
 impl Layer {
     fn new(config: &BertConfig, device: &Device) -> Result<Self, ConfigError> {
         Ok(Self {
-            attention: SelfAttention::new(config, device)?,
+            attention: Attention::new(
+                config.hidden_size,
+                config.num_attention_heads,
+                [true; 3],
+                device,
+            ),
+            distances: Distances::new(config, device)?,
             attention_norm: norm(config, device),
             mlp: Mlp::new(
                 config.hidden_size,
                 config.intermediate_size,
+                true,
                 config.activation()?,
                 device,
             ),
@@ -163,84 +179,49 @@ impl Layer {
 
     /// # Shapes
     /// `[b, s, hidden]` → the same
-    fn forward(
-        &self,
-        hidden: Tensor<3>,
-        padding: Option<&Tensor<2, Bool>>,
-        causal: bool,
-    ) -> Tensor<3> {
-        let attended = self.attention.forward(hidden.clone(), padding, causal);
+    fn forward(&self, hidden: Tensor<3>, mask: Mask<'_>) -> Tensor<3> {
+        let query = self.attention.query(hidden.clone());
+        let (key, value) = self.attention.key_value(hidden.clone());
+        let distances = self.distances.as_ref();
+        let bias = distances.map(|distances| distances.forward(&query, &key));
+        let attended = self.attention.attend(query, key, value, mask, bias);
         let hidden = self.attention_norm.forward_sum(attended, hidden);
         let mixed = self.mlp.forward(hidden.clone());
         self.mlp_norm.forward_sum(mixed, hidden)
     }
 }
 
+/// What the distance between two tokens adds to their score.
+///
+/// Reference: `BertSelfAttention.forward` of transformers 4.46; later versions ignore
+/// `position_embedding_type`.
 #[derive(Module, Debug)]
-struct SelfAttention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
-    distance_embedding: Option<Embedding>,
-    #[module(skip)]
-    positions: Positions,
-    heads: usize,
+struct Distances {
+    embedding: Embedding,
+    /// Whether keys are multiplied with it too.
+    by_key: bool,
 }
 
-impl SelfAttention {
-    fn new(config: &BertConfig, device: &Device) -> Result<Self, ConfigError> {
-        let width = config.hidden_size;
-        let heads = config.num_attention_heads;
-        let linear = || LinearConfig::new(width, width).init(device);
-        let positions = config.positions()?;
-        let distances = EmbeddingConfig::new(2 * config.max_position_embeddings - 1, width / heads);
-        Ok(Self {
-            query: linear(),
-            key: linear(),
-            value: linear(),
-            output: linear(),
-            distance_embedding: (positions != Positions::Absolute).then(|| distances.init(device)),
-            positions,
-            heads,
-        })
-    }
-
-    /// # Shapes
-    /// `[b, s, hidden]`, padding `[b, s]` → `[b, s, hidden]`
-    fn forward(
-        &self,
-        hidden: Tensor<3>,
-        padding: Option<&Tensor<2, Bool>>,
-        causal: bool,
-    ) -> Tensor<3> {
-        let [batch, sequence, width] = hidden.dims();
-        let split = |projection: &Linear| {
-            let projected = linear_rows(projection, hidden.clone());
-            let heads = [batch, sequence, self.heads, width / self.heads];
-            projected.reshape(heads).swap_dims(1, 2)
+impl Distances {
+    fn new(config: &BertConfig, device: &Device) -> Result<Option<Self>, ConfigError> {
+        let distances = 2 * config.max_position_embeddings - 1;
+        let width = config.hidden_size / config.num_attention_heads;
+        let by_key = match config.positions()? {
+            Positions::Absolute => return Ok(None),
+            Positions::RelativeKey => false,
+            Positions::RelativeKeyQuery => true,
         };
-        let (query, key, value) = (split(&self.query), split(&self.key), split(&self.value));
-        let bias = self
-            .distance_embedding
-            .as_ref()
-            .map(|table| self.distance_bias(table, &query, &key));
-        let mask = padding.map(|padding| padding.clone().reshape([batch, 1, 1, sequence]));
-        let context = attention(query, key, value, mask, bias, causal);
-        let context = context.swap_dims(1, 2).reshape([batch, sequence, width]);
-        linear_rows(&self.output, context)
+        Ok(Some(Self {
+            embedding: EmbeddingConfig::new(distances, width).init(device),
+            by_key,
+        }))
     }
 
-    /// What the distance between two tokens adds to their score.
-    ///
-    /// Reference: `BertSelfAttention.forward` of transformers 4.46; later versions ignore
-    /// `position_embedding_type`.
-    ///
     /// # Shapes
     /// `[b, h, s, d]` twice → `[b, h, s, s]`
-    fn distance_bias(&self, table: &Embedding, query: &Tensor<4>, key: &Tensor<4>) -> Tensor<4> {
+    fn forward(&self, query: &Tensor<4>, key: &Tensor<4>) -> Tensor<4> {
         let [_, _, sequence, width] = query.dims();
-        let [distances, _] = table.weight.dims();
+        let [distances, _] = self.embedding.weight.dims();
         let farthest = distances.div_ceil(2) - 1;
         let indices: Vec<i64> = (0..sequence)
             .flat_map(|left| (0..sequence).map(move |right| (left + farthest - right) as i64))
@@ -248,7 +229,8 @@ impl SelfAttention {
         let device = query.device();
         let indices = Tensor::<1, Int>::from_data(&indices[..], &device);
         // [left, right, d]
-        let vectors = table
+        let vectors = self
+            .embedding
             .forward(indices.reshape([1, sequence * sequence]))
             .reshape([sequence, sequence, width]);
         // Scores at [s, b·h, s], for each position of `side` against every partner of `vectors`.
@@ -260,7 +242,7 @@ impl SelfAttention {
             scores.reshape([sequence, batch, heads, sequence])
         };
         let by_query = score(query, vectors.clone()).permute([1, 2, 0, 3]);
-        let scores = if self.positions == Positions::RelativeKeyQuery {
+        let scores = if self.by_key {
             let by_key = score(key, vectors.swap_dims(0, 1)).permute([1, 2, 3, 0]);
             by_query + by_key
         } else {

@@ -14,11 +14,18 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// An unfilled MLP of `width`, `inner` wide inside.
-    pub fn new(width: usize, inner: usize, activation: Activation, device: &Device) -> Self {
+    /// An unfilled MLP of `width`, `inner` wide inside, with or without biases.
+    pub fn new(
+        width: usize,
+        inner: usize,
+        bias: bool,
+        activation: Activation,
+        device: &Device,
+    ) -> Self {
+        let linear = |from, to| LinearConfig::new(from, to).with_bias(bias).init(device);
         Self {
-            up: LinearConfig::new(width, inner).init(device),
-            down: LinearConfig::new(inner, width).init(device),
+            up: linear(width, inner),
+            down: linear(inner, width),
             activation,
         }
     }

@@ -9,7 +9,7 @@ mod norm;
 pub mod pooling;
 
 pub use activation::Activation;
-pub use attention::attention;
+pub use attention::{Attention, Mask};
 pub use convolution::{conv1d, conv2d, max_pool2d};
 pub use linear::{linear, linear_rows, matmul_rows};
 pub use mlp::Mlp;

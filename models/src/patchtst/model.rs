@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::config::{NormType, PatchTstConfig, Scaling};
 use crate::ConfigError;
-use crate::blocks::{Activation, LayerNorm, attention, linear, linear_rows, scale_shift};
+use crate::blocks::{Activation, Attention, LayerNorm, Mask, Mlp, linear, scale_shift};
 
 /// A window of the past on a device.
 #[derive(Debug, Clone)]
@@ -128,7 +128,7 @@ impl PatchTst {
             [shared] => embed(shared, patches),
             own => {
                 let own = own.iter().enumerate();
-                let series = own.map(|(c, linear)| embed(linear, patches.clone().narrow(1, c, 1)));
+                let series = own.map(|(c, layer)| embed(layer, patches.clone().narrow(1, c, 1)));
                 Tensor::cat(series.collect(), 1)
             }
         };
@@ -206,7 +206,7 @@ impl Scaler {
 
 #[derive(Module, Debug)]
 struct Layer {
-    attention: SelfAttention,
+    attention: Attention,
     attention_norm: Norm,
     /// After the same attention across series.
     channel_norm: Option<Norm>,
@@ -219,7 +219,12 @@ impl Layer {
     fn new(config: &PatchTstConfig, device: &Device) -> Result<Self, ConfigError> {
         let norm = || Norm::new(config.norm()?, config.d_model, config.norm_eps, device);
         Ok(Self {
-            attention: SelfAttention::new(config.d_model, config.num_attention_heads, device),
+            attention: Attention::new(
+                config.d_model,
+                config.num_attention_heads,
+                [true; 3],
+                device,
+            ),
             attention_norm: norm()?,
             channel_norm: config.channel_attention.then(norm).transpose()?,
             mlp: Mlp::new(
@@ -238,7 +243,7 @@ impl Layer {
     /// `[b, c, s, d]` → the same
     fn forward(&self, hidden: Tensor<4>) -> Tensor<4> {
         let [batch, channels, states, width] = hidden.dims();
-        let attend = |rows: Tensor<3>| self.attention.forward(rows);
+        let attend = |rows: Tensor<3>| self.attention.forward(rows, Mask::default());
         let rows = hidden.reshape([batch * channels, states, width]);
         let mut rows = self.residual(&self.attention_norm, rows, attend);
         if let Some(norm) = &self.channel_norm {
@@ -267,88 +272,6 @@ impl Layer {
         } else {
             norm.forward_sum(part(rows.clone()), rows)
         }
-    }
-}
-
-/// Attention among the rows of each sequence.
-#[derive(Module, Debug)]
-pub(super) struct SelfAttention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
-    heads: usize,
-}
-
-impl SelfAttention {
-    pub(super) fn new(width: usize, heads: usize, device: &Device) -> Self {
-        let linear = || LinearConfig::new(width, width).init(device);
-        Self {
-            query: linear(),
-            key: linear(),
-            value: linear(),
-            output: linear(),
-            heads,
-        }
-    }
-
-    /// Queries, keys and values by head, each `[rows, heads, s, d / heads]`.
-    pub(super) fn split(&self, rows: &Tensor<3>) -> [Tensor<4>; 3] {
-        let [batch, states, width] = rows.dims();
-        [&self.query, &self.key, &self.value].map(|projection| {
-            let projected = linear_rows(projection, rows.clone());
-            let heads = [batch, states, self.heads, width / self.heads];
-            projected.reshape(heads).swap_dims(1, 2)
-        })
-    }
-
-    /// # Shapes
-    /// `[rows, heads, s, d / heads]` → `[rows, s, d]`
-    pub(super) fn merge(&self, context: Tensor<4>) -> Tensor<3> {
-        let [batch, heads, states, width] = context.dims();
-        let rows = context
-            .swap_dims(1, 2)
-            .reshape([batch, states, heads * width]);
-        linear_rows(&self.output, rows)
-    }
-
-    /// # Shapes
-    /// `[rows, s, d]` → the same
-    pub(super) fn forward(&self, rows: Tensor<3>) -> Tensor<3> {
-        let [query, key, value] = self.split(&rows);
-        self.merge(attention(query, key, value, None, None, false))
-    }
-}
-
-#[derive(Module, Debug)]
-pub(super) struct Mlp {
-    up: Linear,
-    down: Linear,
-    #[module(skip)]
-    activation: Activation,
-}
-
-impl Mlp {
-    pub(super) fn new(
-        width: usize,
-        inner: usize,
-        bias: bool,
-        activation: Activation,
-        device: &Device,
-    ) -> Self {
-        let linear = |from, to| LinearConfig::new(from, to).with_bias(bias).init(device);
-        Self {
-            up: linear(width, inner),
-            down: linear(inner, width),
-            activation,
-        }
-    }
-
-    /// # Shapes
-    /// `[rows, s, d]` → the same
-    pub(super) fn forward(&self, rows: Tensor<3>) -> Tensor<3> {
-        let inner = linear(&self.up, rows, None, self.activation);
-        linear_rows(&self.down, inner)
     }
 }
 

@@ -15,8 +15,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::config::NormType;
-use super::model::{Mlp, Norm, SelfAttention};
-use crate::blocks::Activation;
+use super::model::Norm;
+use crate::blocks::{Activation, Attention, Mask, Mlp};
 use crate::config::parse;
 use crate::{ConfigError, LoadError};
 
@@ -527,7 +527,7 @@ fn across(parameter: &Param<Tensor<1>>) -> Tensor<3> {
 
 #[derive(Module, Debug)]
 struct Layer {
-    attention: SelfAttention,
+    attention: Attention,
     attention_norm: Norm,
     mlp: Mlp,
     mlp_norm: Norm,
@@ -539,7 +539,7 @@ impl Layer {
     fn new(config: &OriginalConfig, device: &Device) -> Result<Self, ConfigError> {
         let norm = || Norm::new(config.norm(), config.d_model, EPSILON, device);
         Ok(Self {
-            attention: SelfAttention::new(config.d_model, config.n_heads, device),
+            attention: Attention::new(config.d_model, config.n_heads, [true; 3], device),
             attention_norm: norm()?,
             mlp: Mlp::new(
                 config.d_model,
@@ -564,10 +564,10 @@ impl Layer {
         // Here the residual sum starts from the normed rows.
         let rows = self.norm_if(self.pre_norm, &self.attention_norm, rows);
         let (attended, scores) = if self.residual_scores {
-            let (attended, scores) = self.attend(&rows, before);
+            let (attended, scores) = self.attend(rows.clone(), before);
             (attended, Some(scores))
         } else {
-            (self.attention.forward(rows.clone()), None)
+            (self.attention.forward(rows.clone(), Mask::default()), None)
         };
         let rows = self.norm_if(!self.pre_norm, &self.attention_norm, rows + attended);
         let rows = self.norm_if(self.pre_norm, &self.mlp_norm, rows);
@@ -583,8 +583,9 @@ impl Layer {
     }
 
     /// Attention whose scores add to those of the layer before.
-    fn attend(&self, rows: &Tensor<3>, before: Option<Tensor<4>>) -> (Tensor<3>, Tensor<4>) {
-        let [query, key, value] = self.attention.split(rows);
+    fn attend(&self, rows: Tensor<3>, before: Option<Tensor<4>>) -> (Tensor<3>, Tensor<4>) {
+        let query = self.attention.query(rows.clone());
+        let (key, value) = self.attention.key_value(rows);
         let [_, _, _, width] = query.dims();
         let scores = query.matmul(key.swap_dims(2, 3)) / (width as f64).sqrt();
         let scores = match before {
@@ -592,6 +593,6 @@ impl Layer {
             None => scores,
         };
         let context = softmax(scores.clone(), 3).matmul(value);
-        (self.attention.merge(context), scores)
+        (self.attention.project(context), scores)
     }
 }

@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::config::VitConfig;
 use crate::ConfigError;
-use crate::blocks::{Activation, LayerNorm, Mlp, attention, conv2d, linear, linear_rows};
+use crate::blocks::{Activation, Attention, LayerNorm, Mask, Mlp, conv2d};
 
 /// A batch of pictures on a device.
 #[derive(Debug, Clone)]
@@ -215,7 +215,7 @@ fn bicubic(old: usize, new: usize, device: &Device) -> Tensor<2> {
 #[derive(Module, Debug)]
 struct Layer {
     attention_norm: LayerNorm,
-    attention: SelfAttention,
+    attention: Attention,
     mlp_norm: LayerNorm,
     mlp: Mlp,
 }
@@ -224,11 +224,17 @@ impl Layer {
     fn new(config: &VitConfig, device: &Device) -> Result<Self, ConfigError> {
         Ok(Self {
             attention_norm: norm(config, device),
-            attention: SelfAttention::new(config, device),
+            attention: Attention::new(
+                config.hidden_size,
+                config.num_attention_heads,
+                [config.qkv_bias; 3],
+                device,
+            ),
             mlp_norm: norm(config, device),
             mlp: Mlp::new(
                 config.hidden_size,
                 config.intermediate_size,
+                true,
                 config.activation()?,
                 device,
             ),
@@ -239,47 +245,9 @@ impl Layer {
     /// `[b, t, hidden]` → the same
     fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
         let normed = self.attention_norm.forward(hidden.clone());
-        let hidden = self.attention.forward(normed, hidden);
+        let hidden = self.attention.forward_sum(normed, Mask::default(), hidden);
         let normed = self.mlp_norm.forward(hidden.clone());
         self.mlp.forward_sum(normed, hidden)
-    }
-}
-
-#[derive(Module, Debug)]
-struct SelfAttention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
-    heads: usize,
-}
-
-impl SelfAttention {
-    fn new(config: &VitConfig, device: &Device) -> Self {
-        let width = config.hidden_size;
-        let linear = |bias| LinearConfig::new(width, width).with_bias(bias).init(device);
-        Self {
-            query: linear(config.qkv_bias),
-            key: linear(config.qkv_bias),
-            value: linear(config.qkv_bias),
-            output: linear(true),
-            heads: config.num_attention_heads,
-        }
-    }
-
-    /// # Shapes
-    /// `[b, t, hidden]`, added `[b, t, hidden]` → the same
-    fn forward(&self, hidden: Tensor<3>, added: Tensor<3>) -> Tensor<3> {
-        let [batch, tokens, width] = hidden.dims();
-        let split = |projection: &Linear| {
-            let projected = linear_rows(projection, hidden.clone());
-            let heads = [batch, tokens, self.heads, width / self.heads];
-            projected.reshape(heads).swap_dims(1, 2)
-        };
-        let (query, key, value) = (split(&self.query), split(&self.key), split(&self.value));
-        let context = attention(query, key, value, None, None, false);
-        let context = context.swap_dims(1, 2).reshape([batch, tokens, width]);
-        linear(&self.output, context, Some(added), Activation::Linear)
     }
 }
 

@@ -5,14 +5,14 @@
 
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv1d, Conv1dConfig};
-use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear, LinearConfig, PaddingConfig1d};
+use burn::nn::{Embedding, EmbeddingConfig, Initializer, PaddingConfig1d};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Device, Int, Tensor};
 
-use super::cache::{Cache, CrossKeys, LayerCache};
+use super::cache::{Cache, CrossKeys, LayerCache, OwnKeys};
 use super::config::WhisperConfig;
 use crate::ConfigError;
-use crate::blocks::{Activation, LayerNorm, Mlp, attention, conv1d, linear, linear_rows};
+use crate::blocks::{Activation, Attention, LayerNorm, Mask, Mlp, conv1d};
 
 /// A batch of token sequences on a device.
 #[derive(Debug, Clone)]
@@ -184,9 +184,15 @@ impl EncoderLayer {
     fn new(config: &WhisperConfig, device: &Device) -> Result<Self, ConfigError> {
         let width = config.d_model;
         Ok(Self {
-            attention: Attention::new(width, config.encoder_attention_heads, device),
+            attention: Attention::new(width, config.encoder_attention_heads, BIASES, device),
             attention_norm: norm(config, device),
-            mlp: Mlp::new(width, config.encoder_ffn_dim, config.activation()?, device),
+            mlp: Mlp::new(
+                width,
+                config.encoder_ffn_dim,
+                true,
+                config.activation()?,
+                device,
+            ),
             mlp_norm: norm(config, device),
         })
     }
@@ -195,10 +201,7 @@ impl EncoderLayer {
     /// `[b, s, width]` → the same
     fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
         let normed = self.attention_norm.forward(hidden.clone());
-        let query = self.attention.query(normed.clone());
-        let (key, value) = self.attention.key_value(normed);
-        let context = attention(query, key, value, None, None, false);
-        let hidden = self.attention.project(context, hidden);
+        let hidden = self.attention.forward_sum(normed, Mask::default(), hidden);
         let normed = self.mlp_norm.forward(hidden.clone());
         self.mlp.forward_sum(normed, hidden)
     }
@@ -267,11 +270,13 @@ impl Decoder {
     fn cache(&self, encoded: Tensor<3>, beams: usize, capacity: usize) -> Cache {
         let [recordings, _, _] = encoded.dims();
         let capacity = capacity.min(self.position_embeddings.val().dims()[0]);
-        let layers = self.layers.iter().map(|layer| LayerCache {
-            cross: layer.cross_keys(encoded.clone()),
-            own: layer
-                .attention
-                .room(recordings * beams, capacity, &encoded.device()),
+        let layers = self.layers.iter().map(|layer| {
+            let [heads, width] = layer.attention.heads();
+            let shape = [recordings * beams, heads, capacity, width];
+            LayerCache {
+                cross: layer.cross_keys(encoded.clone()),
+                own: OwnKeys::new(shape, &encoded.device()),
+            }
         });
         Cache::new(layers.collect(), beams, capacity)
     }
@@ -329,11 +334,17 @@ impl DecoderLayer {
     fn new(config: &WhisperConfig, device: &Device) -> Result<Self, ConfigError> {
         let (width, heads) = (config.d_model, config.decoder_attention_heads);
         Ok(Self {
-            attention: Attention::new(width, heads, device),
+            attention: Attention::new(width, heads, BIASES, device),
             attention_norm: norm(config, device),
-            cross_attention: Attention::new(width, heads, device),
+            cross_attention: Attention::new(width, heads, BIASES, device),
             cross_attention_norm: norm(config, device),
-            mlp: Mlp::new(width, config.decoder_ffn_dim, config.activation()?, device),
+            mlp: Mlp::new(
+                width,
+                config.decoder_ffn_dim,
+                true,
+                config.activation()?,
+                device,
+            ),
             mlp_norm: norm(config, device),
         })
     }
@@ -365,21 +376,22 @@ impl DecoderLayer {
         let query = self.attention.query(normed.clone());
         let (key, value) = self.attention.key_value(normed);
         let (key, value) = cache.own.append(start, key, value);
-        // Aligned at the end, so that the last new token sees everything.
-        let context = attention(query, key, value, None, None, true);
-        let hidden = self.attention.project(context, hidden);
+        let mask = Mask {
+            padding: None,
+            causal: true,
+        };
+        let hidden = self.attention.attend_sum(query, key, value, mask, hidden);
         self.look(hidden, &cache.cross, beams)
     }
 
     /// The part of a layer in which tokens look at each other.
     fn attend(&self, hidden: Tensor<3>, padding: Option<&Tensor<2, Bool>>) -> Tensor<3> {
-        let [batch, length, _] = hidden.dims();
         let normed = self.attention_norm.forward(hidden.clone());
-        let query = self.attention.query(normed.clone());
-        let (key, value) = self.attention.key_value(normed);
-        let mask = padding.map(|padding| padding.clone().reshape([batch, 1, 1, length]));
-        let context = attention(query, key, value, mask, None, true);
-        self.attention.project(context, hidden)
+        let mask = Mask {
+            padding,
+            causal: true,
+        };
+        self.attention.forward_sum(normed, mask, hidden)
     }
 
     /// The part of a layer in which tokens look at the recording, and the MLP.
@@ -390,10 +402,9 @@ impl DecoderLayer {
         let together = [rows / beams, beams * length, width];
         let query = self.cross_attention.query(normed.reshape(together));
         let (key, value) = (cross.key.clone(), cross.value.clone());
-        let context = attention(query, key, value, None, None, false);
-        let hidden = self
-            .cross_attention
-            .project(context, hidden.reshape(together));
+        let added = hidden.reshape(together);
+        let attention = &self.cross_attention;
+        let hidden = attention.attend_sum(query, key, value, Mask::default(), added);
         let hidden = hidden.reshape([rows, length, width]);
         let normed = self.mlp_norm.forward(hidden.clone());
         self.mlp.forward_sum(normed, hidden)
@@ -416,63 +427,8 @@ impl DecoderLayer {
     }
 }
 
-/// The projections of an attention; keys have no bias.
-#[derive(Module, Debug)]
-pub(super) struct Attention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
-    heads: usize,
-}
-
-impl Attention {
-    fn new(width: usize, heads: usize, device: &Device) -> Self {
-        let linear = |bias| LinearConfig::new(width, width).with_bias(bias).init(device);
-        Self {
-            query: linear(true),
-            key: linear(false),
-            value: linear(true),
-            output: linear(true),
-            heads,
-        }
-    }
-
-    /// # Shapes
-    /// `[b, t, width]` → `[b, h, t, d]`
-    fn query(&self, hidden: Tensor<3>) -> Tensor<4> {
-        self.split(linear_rows(&self.query, hidden))
-    }
-
-    /// # Shapes
-    /// `[b, t, width]` → twice `[b, h, t, d]`
-    fn key_value(&self, hidden: Tensor<3>) -> (Tensor<4>, Tensor<4>) {
-        let key = self.split(linear_rows(&self.key, hidden.clone()));
-        (key, self.split(linear_rows(&self.value, hidden)))
-    }
-
-    fn split(&self, projected: Tensor<3>) -> Tensor<4> {
-        let [batch, length, width] = projected.dims();
-        let heads = [batch, length, self.heads, width / self.heads];
-        projected.reshape(heads).swap_dims(1, 2)
-    }
-
-    /// # Shapes
-    /// `[b, h, t, d]`, added `[b, t, width]` → `[b, t, width]`
-    fn project(&self, context: Tensor<4>, added: Tensor<3>) -> Tensor<3> {
-        let [batch, heads, length, width] = context.dims();
-        let joined = context
-            .swap_dims(1, 2)
-            .reshape([batch, length, heads * width]);
-        linear(&self.output, joined, Some(added), Activation::Linear)
-    }
-
-    /// Empty keys and values for `rows` sequences of up to `capacity` tokens.
-    fn room(&self, rows: usize, capacity: usize, device: &Device) -> super::cache::OwnKeys {
-        let [width, _] = self.query.weight.val().dims();
-        super::cache::OwnKeys::new([rows, self.heads, capacity, width / self.heads], device)
-    }
-}
+/// Keys have no bias.
+const BIASES: [bool; 3] = [true, false, true];
 
 fn norm(config: &WhisperConfig, device: &Device) -> LayerNorm {
     // PyTorch's default, which the reference does not let a configuration change.
