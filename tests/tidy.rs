@@ -74,7 +74,7 @@ fn models_open_no_file_and_no_socket() {
 }
 
 #[test]
-fn unsafe_is_in_the_memory_map_alone() {
+fn unsafe_is_in_the_kernels_and_the_memory_map_alone() {
     for folder in [
         "importers/src",
         "models/src",
@@ -95,6 +95,7 @@ fn unsafe_is_in_the_memory_map_alone() {
 fn libraries_do_not_print() {
     for folder in [
         "importers/src",
+        "kernels/src",
         "models/src",
         "hub/src",
         "engine/src",
@@ -105,9 +106,27 @@ fn libraries_do_not_print() {
 }
 
 #[test]
+fn every_unsafe_block_of_the_kernels_says_why() {
+    for (path, text) in sources("kernels/src") {
+        let lines: Vec<&str> = text.lines().collect();
+        // A whole implementation may say it once.
+        let waived = text.contains("SAFETY of every block below");
+        for (number, line) in lines.iter().enumerate() {
+            if !line.contains("unsafe {") || waived {
+                continue;
+            }
+            let before = &lines[number.saturating_sub(5)..number];
+            let said = before.iter().any(|line| line.contains("SAFETY"));
+            assert!(said, "{}:{}", path.display(), number + 1);
+        }
+    }
+}
+
+#[test]
 fn nothing_is_left_open() {
     for folder in [
         "importers/src",
+        "kernels/src",
         "models/src",
         "hub/src",
         "engine/src",

@@ -415,7 +415,7 @@ impl Checkpoint {
 
     /// Lets go of the memory that mapped files take by having been read; reading them again brings it back.
     pub fn release(&self) {
-        self.files.iter().for_each(|file| map::release(file));
+        self.files.iter().for_each(|file| map::release_file(file));
     }
 
     pub(crate) fn new(

@@ -41,5 +41,6 @@ pub use error::{FormatError, LoadError};
 pub use float8::Float8;
 pub use key_map::{Block, KeyMap, Row, Source};
 pub use load::load;
+pub use map::release;
 pub use report::{KeyReport, Mismatch, Missing, Unexpected};
 pub use write::{Compression, WriteFormat, WriteOptions, write};

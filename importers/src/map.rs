@@ -50,22 +50,46 @@ pub(crate) fn map_file(path: &Path) -> Result<Bytes, FormatError> {
 
 /// Lets go of the pages of a mapped file that have been read, which otherwise count as this process's
 /// memory for as long as the map lives.
-pub(crate) fn release(path: &Path) {
+pub(crate) fn release_file(path: &Path) {
     let maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
     for (_, map) in maps.iter().filter(|(mapped, _)| mapped == path) {
         if let Some(map) = map.upgrade() {
-            drop_pages(&map);
+            drop_pages(&map, 0, map.len());
+        }
+    }
+}
+
+/// Says that bytes will hardly be read again, such as weights that have been packed elsewhere.
+///
+/// Where they are of a mapped file, their memory becomes free; reading them again reads the file. Other
+/// bytes are left alone.
+pub fn release(bytes: &[u8]) {
+    let maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let start = bytes.as_ptr() as usize;
+    for map in maps.iter().filter_map(|(_, map)| map.upgrade()) {
+        let first = map.as_ptr() as usize;
+        if start < first || start + bytes.len() > first + map.len() {
+            continue;
+        }
+        // Whole pages alone: the others hold neighbours, which may be in use.
+        const PAGE: usize = 1 << 16;
+        let from = (start - first).next_multiple_of(PAGE);
+        let to = (start - first + bytes.len()) / PAGE * PAGE;
+        if from < to {
+            drop_pages(&map, from, to - from);
         }
     }
 }
 
 #[cfg(unix)]
-fn drop_pages(map: &Mmap) {
-    // SAFETY: the pages of a read-only map of a file hold nothing but the file, from which they come back.
-    // The advice is no more than that: where it fails, memory stays taken.
+fn drop_pages(map: &Mmap, from: usize, count: usize) {
+    // SAFETY: the map is of a file and was never written to, so that its pages come back as they were.
     #[allow(unsafe_code)]
-    let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+    let done =
+        unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, count) };
+    // Advice that was not taken changes nothing.
+    drop(done);
 }
 
 #[cfg(not(unix))]
-fn drop_pages(_map: &Mmap) {}
+fn drop_pages(_: &Mmap, _: usize, _: usize) {}

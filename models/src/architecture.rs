@@ -1,7 +1,8 @@
 use std::fmt;
 
 use burn::tensor::Device;
-use salamander_importers::Checkpoint;
+use salamander_importers::{Checkpoint, release};
+use salamander_kernels::after_packing;
 use serde_json::{Map, Value};
 
 use crate::detect::Field;
@@ -177,6 +178,7 @@ pub fn open(
     checkpoint: &Checkpoint,
     device: &Device,
 ) -> Result<Box<dyn Model>, LoadError> {
+    after_packing(release);
     let common = PretrainedConfig::parse(config)?;
     let architecture = find(&common)?;
     let serving = || {
@@ -205,6 +207,7 @@ pub fn open_class(
     checkpoint: &Checkpoint,
     device: &Device,
 ) -> Result<(&'static str, Box<dyn Model>), LoadError> {
+    after_packing(release);
     let mut common = PretrainedConfig::parse(config)?;
     if common.model_type.is_none() {
         // Without a configuration the class says which architecture is meant.

@@ -1,12 +1,12 @@
 //! One struct a reference class, wrapping the trunk.
 
 use burn::module::{Module, Param};
-use burn::nn::{Initializer, LayerNorm, Linear, LinearConfig};
+use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 
 use super::config::BertConfig;
 use super::model::{Bert, Tokens, norm};
-use crate::blocks::{Activation, linear_rows};
+use crate::blocks::{Activation, LayerNorm, linear, linear_rows};
 use crate::{ConfigError, Outputs};
 
 /// A reference class: a trunk and what its outputs are called.
@@ -351,7 +351,7 @@ impl Predictions {
     /// `[b, s, hidden]` → `[b, s, vocabulary]`
     fn forward(&self, hidden: Tensor<3>, bert: &Bert) -> Tensor<3> {
         let [batch, sequence, width] = hidden.dims();
-        let hidden = self.activation.forward(linear_rows(&self.dense, hidden));
+        let hidden = linear(&self.dense, hidden, None, self.activation);
         let rows = self.norm.forward(hidden).reshape([batch * sequence, width]);
         let decoder = match &self.decoder {
             Some(weight) => weight.val(),

@@ -3,12 +3,12 @@
 //! Shapes: `b` sequences in the batch, `s` tokens each, `h` heads of width `d`.
 
 use burn::module::{Module, Param};
-use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::{Bool, Device, Int, Tensor};
 
 use super::config::{BertConfig, Positions};
 use crate::ConfigError;
-use crate::blocks::{Attention, Mask, Mlp};
+use crate::blocks::{Attention, LayerNorm, Mask, Mlp};
 
 /// A batch of token sequences on a device.
 #[derive(Debug, Clone)]
@@ -185,9 +185,9 @@ impl Layer {
         let distances = self.distances.as_ref();
         let bias = distances.map(|distances| distances.forward(&query, &key));
         let attended = self.attention.attend(query, key, value, mask, bias);
-        let hidden = self.attention_norm.forward(attended + hidden);
+        let hidden = self.attention_norm.forward_sum(attended, hidden);
         let mixed = self.mlp.forward(hidden.clone());
-        self.mlp_norm.forward(mixed + hidden)
+        self.mlp_norm.forward_sum(mixed, hidden)
     }
 }
 
@@ -253,7 +253,5 @@ impl Distances {
 }
 
 pub(super) fn norm(config: &BertConfig, device: &Device) -> LayerNorm {
-    LayerNormConfig::new(config.hidden_size)
-        .with_epsilon(config.layer_norm_eps)
-        .init(device)
+    LayerNorm::new(config.hidden_size, config.layer_norm_eps, device)
 }

@@ -3,6 +3,8 @@ use burn::tensor::activation::{
     gelu, hard_swish, leaky_relu, mish, relu, relu6, sigmoid, silu, softplus, tanh,
 };
 
+use salamander_kernels as kernels;
+
 use crate::ConfigError;
 
 /// An elementwise activation, by the names of transformers' `ACT2FN`.
@@ -75,8 +77,31 @@ impl Activation {
         })
     }
 
+    /// What the kernels call it, if they know it.
+    pub(super) fn kernel(self) -> Option<kernels::Activation> {
+        Some(match self {
+            Activation::Linear => kernels::Activation::None,
+            Activation::Relu => kernels::Activation::Relu,
+            Activation::Gelu => kernels::Activation::Gelu,
+            Activation::GeluTanh => kernels::Activation::GeluTanh,
+            Activation::QuickGelu => kernels::Activation::QuickGelu,
+            Activation::Silu => kernels::Activation::Silu,
+            Activation::Sigmoid => kernels::Activation::Sigmoid,
+            Activation::Tanh => kernels::Activation::Tanh,
+            _ => return None,
+        })
+    }
+
     /// Applies it to every element.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        if self == Activation::Linear {
+            return x;
+        }
+        let fast = self.kernel().and_then(|known| kernels::activate(&x, known));
+        fast.unwrap_or_else(|| self.plain(x))
+    }
+
+    fn plain<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Activation::Gelu => gelu(x),
             Activation::Gelu10 => gelu(x).clamp(-10.0, 10.0),

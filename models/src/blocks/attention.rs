@@ -1,10 +1,11 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::module::attention;
+use burn::tensor::module;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Device, Tensor};
+use salamander_kernels as kernels;
 
-use super::linear_rows;
+use super::{Activation, linear, linear_rows};
 
 /// Which tokens a token looks at; by default all.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,6 +53,13 @@ impl Attention {
         self.attend(query, key, value, mask, None)
     }
 
+    /// The same, with `added` added.
+    pub fn forward_sum(&self, hidden: Tensor<3>, mask: Mask<'_>, added: Tensor<3>) -> Tensor<3> {
+        let query = self.query(hidden.clone());
+        let (key, value) = self.key_value(hidden);
+        self.attend_sum(query, key, value, mask, added)
+    }
+
     /// # Shapes
     /// `[b, t, width]` → `[b, h, t, d]`
     pub fn query(&self, hidden: Tensor<3>) -> Tensor<4> {
@@ -77,15 +85,20 @@ impl Attention {
         mask: Mask<'_>,
         bias: Option<Tensor<4>>,
     ) -> Tensor<3> {
-        let padding = mask.padding.map(|padding| {
-            let [batch, tokens] = padding.dims();
-            padding.clone().reshape([batch, 1, 1, tokens])
-        });
-        let options = AttentionModuleOptions {
-            is_causal: mask.causal,
-            ..AttentionModuleOptions::default()
-        };
-        self.project(attention(query, key, value, padding, bias, options))
+        self.project(look(query, key, value, mask, bias))
+    }
+
+    /// The same without a bias, with `added` `[b, t, width]` added.
+    pub fn attend_sum(
+        &self,
+        query: Tensor<4>,
+        key: Tensor<4>,
+        value: Tensor<4>,
+        mask: Mask<'_>,
+        added: Tensor<3>,
+    ) -> Tensor<3> {
+        let joined = join(look(query, key, value, mask, None));
+        linear(&self.output, joined, Some(added), Activation::Linear)
     }
 
     /// The output projection of all heads.
@@ -93,11 +106,7 @@ impl Attention {
     /// # Shapes
     /// `[b, h, t, d]` → `[b, t, width]`
     pub fn project(&self, context: Tensor<4>) -> Tensor<3> {
-        let [batch, heads, tokens, width] = context.dims();
-        let joined = context
-            .swap_dims(1, 2)
-            .reshape([batch, tokens, heads * width]);
-        linear_rows(&self.output, joined)
+        linear_rows(&self.output, join(context))
     }
 
     /// The number of heads, and their width.
@@ -111,4 +120,34 @@ impl Attention {
         let heads = [batch, tokens, self.heads, width / self.heads];
         projected.reshape(heads).swap_dims(1, 2)
     }
+}
+
+/// `[b, h, t, d]` → `[b, t, h · d]`
+fn join(context: Tensor<4>) -> Tensor<3> {
+    let [batch, heads, tokens, width] = context.dims();
+    let rows = context.swap_dims(1, 2);
+    rows.reshape([batch, tokens, heads * width])
+}
+
+/// `softmax(query · keyᵀ / √d + bias) · value`, where the mask lets.
+fn look(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    mask: Mask<'_>,
+    bias: Option<Tensor<4>>,
+) -> Tensor<4> {
+    let padding = mask.padding.map(|padding| {
+        let [batch, tokens] = padding.dims();
+        padding.clone().reshape([batch, 1, 1, tokens])
+    });
+    let (hidden, added) = (padding.as_ref(), bias.as_ref());
+    let fast = kernels::attention(&query, &key, &value, hidden, added, None, mask.causal);
+    fast.unwrap_or_else(|| {
+        let options = AttentionModuleOptions {
+            is_causal: mask.causal,
+            ..AttentionModuleOptions::default()
+        };
+        module::attention(query, key, value, padding, bias, options)
+    })
 }

@@ -1,5 +1,8 @@
 use burn::nn::Linear;
 use burn::tensor::Tensor;
+use salamander_kernels as kernels;
+
+use super::Activation;
 
 /// Up to this many rows the product is computed transposed.
 ///
@@ -10,26 +13,69 @@ const FEW_ROWS: usize = 128;
 
 /// A linear layer over the rows of a batch of sequences.
 ///
-/// One product of `batch × sequence` rows is faster than a product a sequence, which is what a rank-3
-/// input can become.
-///
 /// # Shapes
 /// `[batch, sequence, in]` → `[batch, sequence, out]`
-pub fn linear_rows(linear: &Linear, input: Tensor<3>) -> Tensor<3> {
-    let [batch, sequence, width] = input.dims();
-    let rows = batch * sequence;
-    let input = input.reshape([rows, width]);
-    let output = if rows <= FEW_ROWS {
-        let product = linear.weight.val().transpose().matmul(input.transpose());
-        match &linear.bias {
-            Some(bias) => product.transpose() + bias.val().unsqueeze(),
-            None => product.transpose(),
+pub fn linear_rows(layer: &Linear, input: Tensor<3>) -> Tensor<3> {
+    linear(layer, input, None, Activation::Linear)
+}
+
+/// A linear layer over the last dimension, and what follows: the sum with another tensor, an activation.
+///
+/// # Shapes
+/// `[…, in]`, added `[…, out]` → `[…, out]`
+pub fn linear<const D: usize>(
+    layer: &Linear,
+    input: Tensor<D>,
+    added: Option<Tensor<D>>,
+    activation: Activation,
+) -> Tensor<D> {
+    let weight = layer.weight.val();
+    let bias = layer.bias.as_ref().map(|bias| bias.val());
+    if let Some(known) = activation.kernel() {
+        let fast = kernels::linear(&input, &weight, bias.as_ref(), added.as_ref(), known);
+        if let Some(output) = fast {
+            return output;
         }
-    } else {
-        linear.forward(input)
-    };
-    let [_, width] = output.dims();
-    output.reshape([batch, sequence, width])
+    }
+    let mut shape = input.dims();
+    let rows = shape[..D - 1].iter().product();
+    let output = plain(layer, input.reshape([rows, shape[D - 1]]));
+    shape[D - 1] = output.dims()[1];
+    let output = output.reshape(shape);
+    activation.forward(match added {
+        Some(added) => output + added,
+        None => output,
+    })
+}
+
+/// Rows times a matrix of weights, such as embeddings that an output layer shares.
+///
+/// # Shapes
+/// `[batch, sequence, in]`, `[in, out]` → `[batch, sequence, out]`
+pub fn matmul_rows(input: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
+    let none = kernels::Activation::None;
+    kernels::linear(&input, &weight, None, None, none).unwrap_or_else(|| {
+        let [batch, sequence, width] = input.dims();
+        let [_, out] = weight.dims();
+        let product = input.reshape([batch * sequence, width]).matmul(weight);
+        product.reshape([batch, sequence, out])
+    })
+}
+
+/// The layer by Burn's operations.
+///
+/// One product of `batch × sequence` rows is faster than a product a sequence, which is what a rank-3
+/// input can become.
+fn plain(layer: &Linear, input: Tensor<2>) -> Tensor<2> {
+    let [rows, _] = input.dims();
+    if rows > FEW_ROWS {
+        return layer.forward(input);
+    }
+    let product = layer.weight.val().transpose().matmul(input.transpose());
+    match &layer.bias {
+        Some(bias) => product.transpose() + bias.val().unsqueeze(),
+        None => product.transpose(),
+    }
 }
 
 #[cfg(test)]
@@ -37,7 +83,7 @@ mod tests {
     use burn::nn::LinearConfig;
     use burn::tensor::{Device, Distribution, Tensor, Tolerance};
 
-    use super::{FEW_ROWS, linear_rows};
+    use super::{FEW_ROWS, linear_rows, plain};
 
     #[test]
     fn few_and_many_rows_agree() {
@@ -47,14 +93,16 @@ mod tests {
             let rows = 2 * FEW_ROWS;
             let shape = [2, FEW_ROWS, 24];
             let input = Tensor::<3>::random(shape, Distribution::Uniform(-1.0, 1.0), &device);
-            let many = linear_rows(&linear, input.clone());
-            assert_eq!(many.dims(), [2, rows / 2, 40]);
-            let few = input.split(1, 0);
-            let few = few.into_iter().map(|half| linear_rows(&linear, half));
+            let many = plain(&linear, input.clone().reshape([rows, 24]));
+            let fast = linear_rows(&linear, input.clone());
+            assert_eq!(fast.dims(), [2, FEW_ROWS, 40]);
+            let few = input.split(1, 0).into_iter();
+            let few = few.map(|half| plain(&linear, half.reshape([FEW_ROWS, 24])));
             let few = Tensor::cat(few.collect(), 0);
             let tolerance = Tolerance::<f32>::absolute(1e-5);
-            many.into_data()
-                .assert_approx_eq(&few.into_data(), tolerance);
+            let many = many.into_data();
+            many.assert_approx_eq(&few.into_data(), tolerance);
+            many.assert_approx_eq(&fast.reshape([rows, 40]).into_data(), tolerance);
         }
     }
 }

@@ -2,7 +2,7 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 
-use super::{Activation, linear_rows};
+use super::{Activation, linear, linear_rows};
 
 /// The two linear layers of a transformer's layer, with an activation between them.
 #[derive(Module, Debug)]
@@ -33,7 +33,16 @@ impl Mlp {
     /// # Shapes
     /// `[batch, sequence, width]` → the same
     pub fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let inner = self.activation.forward(linear_rows(&self.up, hidden));
-        linear_rows(&self.down, inner)
+        linear_rows(&self.down, self.inner(hidden))
+    }
+
+    /// The same, with `added` added.
+    pub fn forward_sum(&self, hidden: Tensor<3>, added: Tensor<3>) -> Tensor<3> {
+        let inner = self.inner(hidden);
+        linear(&self.down, inner, Some(added), Activation::Linear)
+    }
+
+    fn inner(&self, hidden: Tensor<3>) -> Tensor<3> {
+        linear(&self.up, hidden, None, self.activation)
     }
 }

@@ -4,12 +4,12 @@
 //! (the patches, and the class token), `d` the width.
 
 use burn::module::{Initializer, Module, Param};
-use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 
 use super::config::{NormType, PatchTstConfig, Scaling};
 use crate::ConfigError;
-use crate::blocks::{Attention, Mask, Mlp};
+use crate::blocks::{Activation, Attention, LayerNorm, Mask, Mlp, linear, scale_shift};
 
 /// A window of the past on a device.
 #[derive(Debug, Clone)]
@@ -117,9 +117,10 @@ impl PatchTst {
     /// `[b, c, n, p]` → `[b, c, s, d]`
     fn embed(&self, patches: Tensor<4>) -> Tensor<4> {
         let [batch, channels, count, length] = patches.dims();
-        let embed = |linear: &Linear, patches: Tensor<4>| {
+        let embed = |layer: &Linear, patches: Tensor<4>| {
             let [batch, channels, _, _] = patches.dims();
-            let embedded = linear.forward(patches.reshape([batch * channels * count, length]));
+            let rows = patches.reshape([batch * channels * count, length]);
+            let embedded = linear(layer, rows, None, Activation::Linear);
             let [_, width] = embedded.dims();
             embedded.reshape([batch, channels, count, width])
         };
@@ -127,7 +128,7 @@ impl PatchTst {
             [shared] => embed(shared, patches),
             own => {
                 let own = own.iter().enumerate();
-                let series = own.map(|(c, linear)| embed(linear, patches.clone().narrow(1, c, 1)));
+                let series = own.map(|(c, layer)| embed(layer, patches.clone().narrow(1, c, 1)));
                 Tensor::cat(series.collect(), 1)
             }
         };
@@ -269,7 +270,7 @@ impl Layer {
         if self.pre_norm {
             rows.clone() + part(norm.forward(rows))
         } else {
-            norm.forward(rows.clone() + part(rows))
+            norm.forward_sum(part(rows.clone()), rows)
         }
     }
 }
@@ -290,11 +291,7 @@ impl Norm {
     ) -> Result<Self, ConfigError> {
         Ok(match kind {
             NormType::Batch => Norm::Batch(BatchNorm::new(width, epsilon, device)),
-            NormType::Layer => Norm::Layer(
-                LayerNormConfig::new(width)
-                    .with_epsilon(epsilon)
-                    .init(device),
-            ),
+            NormType::Layer => Norm::Layer(LayerNorm::new(width, epsilon, device)),
         })
     }
 
@@ -302,8 +299,16 @@ impl Norm {
     /// `[rows, s, d]` → the same
     pub(super) fn forward(&self, rows: Tensor<3>) -> Tensor<3> {
         match self {
-            Norm::Batch(norm) => norm.forward(rows),
+            Norm::Batch(norm) => norm.forward(rows, None),
             Norm::Layer(norm) => norm.forward(rows),
+        }
+    }
+
+    /// The norm of a sum.
+    fn forward_sum(&self, rows: Tensor<3>, other: Tensor<3>) -> Tensor<3> {
+        match self {
+            Norm::Batch(norm) => norm.forward(rows, Some(other)),
+            Norm::Layer(norm) => norm.forward_sum(rows, other),
         }
     }
 }
@@ -331,9 +336,9 @@ impl BatchNorm {
         }
     }
 
-    fn forward(&self, rows: Tensor<3>) -> Tensor<3> {
+    fn forward(&self, rows: Tensor<3>, added: Option<Tensor<3>>) -> Tensor<3> {
         let gain = self.weight.val() / (self.running_var.val() + self.epsilon).sqrt();
         let shift = self.bias.val() - self.running_mean.val() * gain.clone();
-        rows * gain.unsqueeze::<3>() + shift.unsqueeze::<3>()
+        scale_shift(rows, added, gain, shift)
     }
 }

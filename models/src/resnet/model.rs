@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::config::{ResNetConfig, Stem};
 use crate::ConfigError;
-use crate::blocks::Activation;
+use crate::blocks::{Activation, conv2d, max_pool2d};
 
 /// The convolutional trunk.
 #[derive(Module, Debug)]
@@ -99,7 +99,7 @@ impl ResNet {
         let convs = self.stem.iter();
         let features = convs.fold(pixels, |features, conv| conv.forward(features));
         match &self.pool {
-            Some(pool) => pool.forward(features),
+            Some(pool) => max_pool2d(pool, features),
             None => features,
         }
     }
@@ -231,9 +231,13 @@ impl Block {
     /// # Shapes
     /// `[b, c, h, w]` → `[b, c', h', w']`
     fn forward(&self, features: Tensor<4>) -> Tensor<4> {
-        let convs = self.convs.iter();
-        let changed = convs.fold(features.clone(), |features, conv| conv.forward(features));
-        self.activation.forward(changed + self.past(features))
+        let past = self.past(features.clone());
+        let Some((last, convs)) = self.convs.split_last() else {
+            return past;
+        };
+        let convs = convs.iter();
+        let inner = convs.fold(features, |features, conv| conv.forward(features));
+        last.forward_sum(inner, past, self.activation)
     }
 
     /// What goes past the convolutions, in their output's shape.
@@ -293,12 +297,25 @@ impl ConvNorm {
     /// # Shapes
     /// `[b, c, h, w]` → `[b, c', h', w']`
     fn forward(&self, features: Tensor<4>) -> Tensor<4> {
-        let features = self.convolution.forward(features);
-        let features = match &self.normalization {
-            Some(norm) => norm.forward(features),
-            None => features,
+        let Some(norm) = &self.normalization else {
+            return conv2d(&self.convolution, features, None, self.activation);
         };
-        self.activation.forward(features)
+        let features = conv2d(&self.convolution, features, None, Activation::Linear);
+        self.activation.forward(norm.forward(features))
+    }
+
+    /// The same, with `added` added before another activation.
+    fn forward_sum(
+        &self,
+        features: Tensor<4>,
+        added: Tensor<4>,
+        activation: Activation,
+    ) -> Tensor<4> {
+        let Some(norm) = &self.normalization else {
+            return conv2d(&self.convolution, features, Some(added), activation);
+        };
+        let features = conv2d(&self.convolution, features, None, Activation::Linear);
+        activation.forward(norm.forward(features) + added)
     }
 
     fn folded(mut self) -> Self {

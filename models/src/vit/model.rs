@@ -5,12 +5,12 @@
 
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::config::VitConfig;
 use crate::ConfigError;
-use crate::blocks::{Activation, Attention, Mask, Mlp};
+use crate::blocks::{Activation, Attention, LayerNorm, Mask, Mlp, conv2d};
 
 /// A batch of pictures on a device.
 #[derive(Debug, Clone)]
@@ -134,7 +134,7 @@ impl Embeddings {
     /// # Shapes
     /// `[b, c, h, w]` → `[b, t, hidden]`
     fn forward(&self, pictures: Pictures) -> Tensor<3> {
-        let patches = self.projection.forward(pictures.pixels);
+        let patches = conv2d(&self.projection, pictures.pixels, None, Activation::Linear);
         let [batch, width, rows, columns] = patches.dims();
         let mut patches = patches.flatten::<3>(2, 3).swap_dims(1, 2);
         if let (Some(token), Some(masked)) = (&self.mask_token, pictures.masked) {
@@ -245,14 +245,12 @@ impl Layer {
     /// `[b, t, hidden]` → the same
     fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
         let normed = self.attention_norm.forward(hidden.clone());
-        let hidden = self.attention.forward(normed, Mask::default()) + hidden;
+        let hidden = self.attention.forward_sum(normed, Mask::default(), hidden);
         let normed = self.mlp_norm.forward(hidden.clone());
-        self.mlp.forward(normed) + hidden
+        self.mlp.forward_sum(normed, hidden)
     }
 }
 
 fn norm(config: &VitConfig, device: &Device) -> LayerNorm {
-    LayerNormConfig::new(config.hidden_size)
-        .with_epsilon(config.layer_norm_eps)
-        .init(device)
+    LayerNorm::new(config.hidden_size, config.layer_norm_eps, device)
 }

@@ -9,7 +9,7 @@ use super::cache::Cache;
 use super::config::WhisperConfig;
 use super::model::{Encoder, Tokens, Whisper};
 use crate::ConfigError;
-use crate::blocks::linear_rows;
+use crate::blocks::{linear_rows, matmul_rows};
 
 /// `WhisperForConditionalGeneration`: a token for each token, the next one.
 #[derive(Module, Debug)]
@@ -54,16 +54,11 @@ impl WhisperForConditionalGeneration {
     /// # Shapes
     /// `[b, t, width]` → `[b, t, vocabulary]`
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let [batch, length, width] = hidden.dims();
         let words = match &self.proj_out {
             Some(weight) => weight.val(),
             None => self.model.token_embeddings(),
         };
-        let scores = hidden
-            .reshape([batch * length, width])
-            .matmul(words.transpose());
-        let [_, words] = scores.dims();
-        scores.reshape([batch, length, words])
+        matmul_rows(hidden, words.transpose())
     }
 }
 

@@ -103,6 +103,7 @@ pub fn open(
     checkpoint: &Checkpoint,
     device: &Device,
 ) -> Result<(WhisperForConditionalGeneration, WhisperConfig), LoadError> {
+    salamander_kernels::after_packing(salamander_importers::release);
     let (config, openai) = configuration(json, checkpoint)?;
     let tied = openai || tied(&config, checkpoint)?;
     let module = WhisperForConditionalGeneration::new(&config, tied, device)?;

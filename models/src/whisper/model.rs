@@ -5,16 +5,14 @@
 
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv1d, Conv1dConfig};
-use burn::nn::{
-    Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, PaddingConfig1d,
-};
-use burn::tensor::activation::{gelu, softmax};
+use burn::nn::{Embedding, EmbeddingConfig, Initializer, PaddingConfig1d};
+use burn::tensor::activation::softmax;
 use burn::tensor::{Bool, Device, Int, Tensor};
 
 use super::cache::{Cache, CrossKeys, LayerCache, OwnKeys};
 use super::config::WhisperConfig;
 use crate::ConfigError;
-use crate::blocks::{Attention, Mask, Mlp};
+use crate::blocks::{Activation, Attention, LayerNorm, Mask, Mlp, conv1d};
 
 /// A batch of token sequences on a device.
 #[derive(Debug, Clone)]
@@ -168,8 +166,8 @@ impl Encoder {
     /// `[b, m, f]` → `[b, s, width]`
     fn embed(&self, features: Tensor<3>) -> Tensor<3> {
         // Always GELU, whatever `activation_function` says.
-        let hidden = gelu(self.conv1.forward(features));
-        let hidden = gelu(self.conv2.forward(hidden));
+        let hidden = conv1d(&self.conv1, features, Activation::Gelu);
+        let hidden = conv1d(&self.conv2, hidden, Activation::Gelu);
         hidden.swap_dims(1, 2) + self.position_embeddings.val().unsqueeze()
     }
 }
@@ -203,9 +201,9 @@ impl EncoderLayer {
     /// `[b, s, width]` → the same
     fn forward(&self, hidden: Tensor<3>) -> Tensor<3> {
         let normed = self.attention_norm.forward(hidden.clone());
-        let hidden = hidden + self.attention.forward(normed, Mask::default());
-        let mixed = self.mlp.forward(self.mlp_norm.forward(hidden.clone()));
-        hidden + mixed
+        let hidden = self.attention.forward_sum(normed, Mask::default(), hidden);
+        let normed = self.mlp_norm.forward(hidden.clone());
+        self.mlp.forward_sum(normed, hidden)
     }
 }
 
@@ -382,7 +380,7 @@ impl DecoderLayer {
             padding: None,
             causal: true,
         };
-        let hidden = hidden + self.attention.attend(query, key, value, mask, None);
+        let hidden = self.attention.attend_sum(query, key, value, mask, hidden);
         self.look(hidden, &cache.cross, beams)
     }
 
@@ -393,7 +391,7 @@ impl DecoderLayer {
             padding,
             causal: true,
         };
-        hidden + self.attention.forward(normed, mask)
+        self.attention.forward_sum(normed, mask, hidden)
     }
 
     /// The part of a layer in which tokens look at the recording, and the MLP.
@@ -404,12 +402,12 @@ impl DecoderLayer {
         let together = [rows / beams, beams * length, width];
         let query = self.cross_attention.query(normed.reshape(together));
         let (key, value) = (cross.key.clone(), cross.value.clone());
-        let context = self
-            .cross_attention
-            .attend(query, key, value, Mask::default(), None);
-        let hidden = hidden + context.reshape([rows, length, width]);
-        let mixed = self.mlp.forward(self.mlp_norm.forward(hidden.clone()));
-        hidden + mixed
+        let added = hidden.reshape(together);
+        let attention = &self.cross_attention;
+        let hidden = attention.attend_sum(query, key, value, Mask::default(), added);
+        let hidden = hidden.reshape([rows, length, width]);
+        let normed = self.mlp_norm.forward(hidden.clone());
+        self.mlp.forward_sum(normed, hidden)
     }
 
     fn cross_keys(&self, encoded: Tensor<3>) -> CrossKeys {
@@ -434,7 +432,5 @@ const BIASES: [bool; 3] = [true, false, true];
 
 fn norm(config: &WhisperConfig, device: &Device) -> LayerNorm {
     // PyTorch's default, which the reference does not let a configuration change.
-    LayerNormConfig::new(config.d_model)
-        .with_epsilon(1e-5)
-        .init(device)
+    LayerNorm::new(config.d_model, 1e-5, device)
 }

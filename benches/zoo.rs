@@ -1,13 +1,12 @@
-//! Times BERT, a JSON line a run; `tools/bench/bert.py` sets the times against PyTorch's.
+//! Times the zoo, a JSON line a run; `tools/bench/run.py` sets the times against its peers'.
 //!
 //! ```sh
-//! cargo bench --bench bert -- forward --model DIR --batch 1 --sequence 128 --runs 5
+//! cargo bench --bench zoo -- forward --model DIR --inputs FILE --runs 5
 //! ```
 //!
 //! With `--runs` it measures that many runs. Without, each line of standard input starts one, so that a
 //! driver can take turns between this program and another. One run before the first is not measured.
-//! Without a subcommand it measures short forwards of the model that `SALAMANDER_BENCH_MODEL` names, or
-//! of the one that comes with the repository.
+//! Without a subcommand it measures short forwards of the sentiment model that comes with the repository.
 #![allow(clippy::print_stdout)]
 
 use std::collections::BTreeMap;
@@ -17,20 +16,19 @@ use std::io::{Write, stdin, stdout};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use burn::tensor::TensorData;
-use clap::{Args, CommandFactory, Parser, Subcommand};
-use salamander::importers::safetensors;
-use salamander::models::Inputs;
+use burn::tensor::{Int, Tensor, TensorData};
+use clap::{Args, Parser, Subcommand};
+use salamander::importers::{Checkpoint, safetensors};
+use salamander::models::{Inputs, whisper};
 use salamander::tasks::TextEmbedding;
 use salamander::{Device, Network};
 use serde_json::{Value, json};
 
-const VARIABLE: &str = "SALAMANDER_BENCH_MODEL";
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/sentiment");
 
-/// Times BERT on the device that `SALAMANDER_DEVICE` names, or the best.
+/// Times the zoo on the device that `SALAMANDER_DEVICE` names, or the best.
 #[derive(Parser)]
-#[command(name = "bert")]
+#[command(name = "zoo")]
 struct Arguments {
     #[command(subcommand)]
     work: Option<Work>,
@@ -47,12 +45,30 @@ enum Work {
         #[arg(long, default_value = "a warm, funny, engaging film")]
         text: String,
     },
-    /// Runs the network on sequences of one length
+    /// Runs the network on the tensors of a file
     Forward {
-        #[arg(long, default_value_t = 1)]
-        batch: usize,
-        #[arg(long, default_value_t = 128)]
-        sequence: usize,
+        /// Its inputs, as safetensors
+        #[arg(long)]
+        inputs: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Runs Whisper's encoder on the `input_features` of a file
+    Encode {
+        /// Its inputs, as safetensors
+        #[arg(long)]
+        inputs: PathBuf,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Runs Whisper's encoder and then its decoder, token by token, always the likeliest
+    Generate {
+        /// Its inputs, as safetensors: `input_features` and the first `decoder_input_ids`
+        #[arg(long)]
+        inputs: PathBuf,
+        /// How many tokens
+        #[arg(long, default_value_t = 100)]
+        tokens: usize,
         #[command(flatten)]
         common: Common,
     },
@@ -87,27 +103,81 @@ fn main() -> Result<(), Box<dyn Error>> {
     let device = Device::from_env()?;
     match Arguments::parse_from(arguments).work {
         Some(Work::Load { model, text }) => load(&model, &text, &device),
-        Some(Work::Forward {
-            batch,
-            sequence,
+        Some(Work::Forward { inputs, common }) => {
+            let network = Network::open(&common.model, None, &device)?;
+            let inputs = tensors(&inputs)?;
+            measure(&common, || {
+                let inputs = inputs.clone().into_iter().collect::<Inputs>();
+                Ok(network.forward(inputs)?)
+            })
+        }
+        Some(Work::Encode { inputs, common }) => {
+            let (model, features, _) = open_whisper(&common.model, &inputs, &device)?;
+            measure(&common, || {
+                let encoded = model.trunk().encode(features.clone()).into_data();
+                Ok(Outputs::from([("last_hidden_state".to_owned(), encoded)]))
+            })
+        }
+        Some(Work::Generate {
+            inputs,
+            tokens,
             common,
-        }) => forward(batch, sequence, &common, &device),
+        }) => {
+            let (model, features, prompt) = open_whisper(&common.model, &inputs, &device)?;
+            measure(&common, || {
+                let encoded = model.trunk().encode(features.clone());
+                let mut cache = model.trunk().cache(encoded, 1, 448);
+                let mut ids: Tensor<2, Int> = Tensor::from_data(prompt.clone(), device.burn());
+                let mut found = Vec::with_capacity(tokens);
+                for _ in 0..tokens {
+                    let logits = model.step(ids, &mut cache);
+                    let [_, length, _] = logits.dims();
+                    ids = logits.narrow(1, length - 1, 1).argmax(2).squeeze_dim(2);
+                    found.push(ids.clone().into_data().iter::<i64>().next().unwrap_or(0));
+                }
+                let found = TensorData::new(found, [1, tokens]);
+                Ok(Outputs::from([("tokens".to_owned(), found)]))
+            })
+        }
         Some(Work::Sentences { file, common }) => sentences(&file, &common, &device),
         None => {
-            let model = std::env::var_os(VARIABLE).map_or(SHIPPED.into(), PathBuf::from);
-            if !model.join("config.json").exists() {
-                println!("no model in {}; set {VARIABLE}\n", model.display());
-                return Ok(Arguments::command().print_help()?);
-            }
+            let network = Network::open(SHIPPED, None, &device)?;
+            let ids: Vec<i64> = (0..128).map(|i| i * 7919 % 1000).collect();
+            let ids = TensorData::new(ids, [1, 128]);
             let common = Common {
-                model,
+                model: SHIPPED.into(),
                 runs: Some(5),
                 out: None,
             };
-            forward(1, 128, &common, &device)?;
-            forward(8, 128, &common, &device)
+            measure(&common, || {
+                Ok(network.forward(Inputs::new().with("input_ids", ids.clone()))?)
+            })
         }
     }
+}
+
+/// The tensors of a safetensors file.
+fn tensors(path: &Path) -> Result<Outputs, Box<dyn Error>> {
+    let file = Checkpoint::open(path)?;
+    let read = file
+        .iter()
+        .map(|(name, entry)| Ok((name.to_owned(), entry.read()?)));
+    read.collect()
+}
+
+type Opened = (
+    whisper::WhisperForConditionalGeneration,
+    Tensor<3>,
+    TensorData,
+);
+
+fn open_whisper(model: &Path, inputs: &Path, device: &Device) -> Result<Opened, Box<dyn Error>> {
+    let config = serde_json::from_str(&fs::read_to_string(model.join("config.json"))?)?;
+    let (model, _) = whisper::open(&config, &Checkpoint::open(model)?, device.burn())?;
+    let mut inputs = tensors(inputs)?;
+    let mut take = |name: &str| inputs.remove(name).ok_or(format!("no {name}"));
+    let features = Tensor::from_data(take("input_features")?, device.burn());
+    Ok((model, features, take("decoder_input_ids")?))
 }
 
 fn load(model: &Path, text: &str, device: &Device) -> Result<(), Box<dyn Error>> {
@@ -118,23 +188,6 @@ fn load(model: &Path, text: &str, device: &Device) -> Result<(), Box<dyn Error>>
     TextEmbedding::open(model, device)?.run(text)?;
     let answered = start.elapsed().as_secs_f64();
     print(json!({"seconds": opened, "answer_seconds": answered, "peak_bytes": peak_bytes()}))
-}
-
-fn forward(
-    batch: usize,
-    sequence: usize,
-    common: &Common,
-    device: &Device,
-) -> Result<(), Box<dyn Error>> {
-    let network = Network::open(&common.model, None, device)?;
-    // Any ids do that a peer can repeat and that every vocabulary has.
-    let ids: Vec<i64> = (0..batch * sequence)
-        .map(|i| (i * 7919 % 1000) as i64)
-        .collect();
-    let ids = TensorData::new(ids, [batch, sequence]);
-    measure(common, || {
-        Ok(network.forward(Inputs::new().with("input_ids", ids.clone()))?)
-    })
 }
 
 fn sentences(file: &Path, common: &Common, device: &Device) -> Result<(), Box<dyn Error>> {

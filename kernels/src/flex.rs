@@ -1,0 +1,352 @@
+//! The fast paths over tensors of Burn's `flex` backend. Each gives `None` where it does not apply: on
+//! another device, for another type, or when the environment asks for plain Burn.
+
+use std::sync::LazyLock;
+
+use burn::tensor::{Bool, DType, Shape, Tensor};
+use burn_flex::{Flex, FlexTensor, Layout};
+
+use crate::activation::{self, Activation};
+use crate::attention::{self, Attention, Grid, Heads};
+use crate::conv::{self, Convolution, Weights};
+use crate::gemm::{self, Epilogue, Packed, View};
+use crate::norm;
+use crate::packs::Packs;
+use crate::pool;
+use crate::pooling;
+use crate::simd::Isa;
+
+/// An f32 tensor in this machine's memory.
+fn floats<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
+    let tensor = tensor.clone().try_into_primitive::<Flex>().ok()?;
+    (tensor.dtype() == DType::F32).then_some(tensor)
+}
+
+/// The same, its elements one after the other.
+fn contiguous<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
+    let tensor = floats(tensor)?;
+    if tensor.is_contiguous() {
+        return Some(tensor);
+    }
+    Some(tensor.to_contiguous())
+}
+
+fn slice(tensor: &FlexTensor) -> Option<&[f32]> {
+    tensor.as_slice::<f32>()
+}
+
+fn tensor<const D: usize>(floats: Vec<f32>, shape: Shape) -> Tensor<D> {
+    Tensor::from_primitive::<Flex>(pool::tensor(floats, shape))
+}
+
+/// The strides of a tensor, if none goes backwards.
+fn strides<const D: usize>(tensor: &FlexTensor) -> Option<[usize; D]> {
+    let strides = tensor.layout().strides();
+    let strides: Option<Vec<usize>> = strides.iter().map(|&s| usize::try_from(s).ok()).collect();
+    strides?.try_into().ok()
+}
+
+/// Up to this many rows are multiplied by the weights as they lie, which memory's speed limits anyway.
+const FEW: usize = 4;
+
+/// `act(input · weight + bias + residual)` over the last dimension.
+pub fn linear<const D: usize>(
+    input: &Tensor<D>,
+    weight: &Tensor<2>,
+    bias: Option<&Tensor<1>>,
+    residual: Option<&Tensor<D>>,
+    activation: Activation,
+) -> Option<Tensor<D>> {
+    let isa = Isa::chosen()?;
+    let weight = floats(weight)?;
+    let input = contiguous(input)?;
+    let bias = match bias {
+        Some(bias) => Some(contiguous(bias)?),
+        None => None,
+    };
+    let residual = match residual {
+        Some(residual) => Some(contiguous(residual)?),
+        None => None,
+    };
+    let [k, n] = weight.layout().shape().dims();
+    let weight_strides = strides::<2>(&weight)?;
+    let mut shape = input.layout().shape().clone();
+    if shape[D - 1] != k || D < 2 {
+        return None;
+    }
+    shape[D - 1] = n;
+    let rows = shape.num_elements() / n.max(1);
+    let mut out = pool::take(shape.num_elements());
+    let epilogue = Epilogue {
+        bias: bias.as_ref().and_then(slice),
+        residual: residual.as_ref().and_then(slice),
+        activation,
+    };
+    let from = slice(&input)?;
+    if rows <= FEW && weight_strides == [1, k] {
+        let offset = weight.layout().start_offset();
+        let weight = &weight.storage::<f32>()[offset..];
+        gemm::multiply_few(isa, from, weight, [rows, k, n], epilogue, &mut out);
+    } else {
+        static PACKS: LazyLock<Packs<Packed>> = LazyLock::new(Packs::default);
+        let packed = PACKS.get(&weight, 0, || {
+            let offset = weight.layout().start_offset();
+            let view = View {
+                data: &weight.storage::<f32>()[offset..],
+                shape: [k, n],
+                strides: weight_strides,
+            };
+            Packed::new(isa, view)
+        });
+        gemm::multiply(from, &packed, epilogue, &mut out);
+    }
+    Some(tensor(out, shape))
+}
+
+/// An activation of every element.
+pub fn activate<const D: usize>(input: &Tensor<D>, activation: Activation) -> Option<Tensor<D>> {
+    let isa = Isa::chosen()?;
+    let input = contiguous(input)?;
+    let from = slice(&input)?;
+    let mut out = pool::take(from.len());
+    activation::activate(isa, activation, from, &mut out);
+    Some(tensor(out, input.layout().shape().clone()))
+}
+
+/// The layer norm of `input + residual` over the last dimension.
+pub fn layer_norm<const D: usize>(
+    input: &Tensor<D>,
+    residual: Option<&Tensor<D>>,
+    gamma: &Tensor<1>,
+    beta: Option<&Tensor<1>>,
+    epsilon: f64,
+) -> Option<Tensor<D>> {
+    let isa = Isa::chosen()?;
+    let input = contiguous(input)?;
+    let gamma = contiguous(gamma)?;
+    let beta = match beta {
+        Some(beta) => Some(contiguous(beta)?),
+        None => None,
+    };
+    let residual = match residual {
+        Some(residual) => Some(contiguous(residual)?),
+        None => None,
+    };
+    let from = slice(&input)?;
+    let norm = norm::LayerNorm {
+        gamma: slice(&gamma)?,
+        beta: beta.as_ref().and_then(slice),
+        epsilon: epsilon as f32,
+    };
+    let mut out = pool::take(from.len());
+    norm::layer_norm(isa, norm, from, residual.as_ref().and_then(slice), &mut out);
+    Some(tensor(out, input.layout().shape().clone()))
+}
+
+/// `(input + residual) · scale + shift` over the last dimension.
+pub fn scale_shift<const D: usize>(
+    input: &Tensor<D>,
+    residual: Option<&Tensor<D>>,
+    scale: &Tensor<1>,
+    shift: &Tensor<1>,
+) -> Option<Tensor<D>> {
+    let isa = Isa::chosen()?;
+    let input = contiguous(input)?;
+    let (scale, shift) = (contiguous(scale)?, contiguous(shift)?);
+    let residual = match residual {
+        Some(residual) => Some(contiguous(residual)?),
+        None => None,
+    };
+    let from = slice(&input)?;
+    let residual = residual.as_ref().and_then(slice);
+    let mut out = pool::take(from.len());
+    norm::scale_shift(
+        isa,
+        slice(&scale)?,
+        slice(&shift)?,
+        from,
+        residual,
+        &mut out,
+    );
+    Some(tensor(out, input.layout().shape().clone()))
+}
+
+/// Attention as `burn::tensor::module::attention` has it, except for a softcap.
+///
+/// # Shapes
+/// `[b, h, q, d]`, `[b, h, k, d]`, `[b, h, k, v]`, mask and bias broadcast to `[b, h, q, k]` →
+/// `[b, h, q, v]`, laid out as `[b, q, h, v]`
+pub fn attention(
+    query: &Tensor<4>,
+    key: &Tensor<4>,
+    value: &Tensor<4>,
+    mask: Option<&Tensor<4, Bool>>,
+    bias: Option<&Tensor<4>>,
+    scale: Option<f64>,
+    causal: bool,
+) -> Option<Tensor<4>> {
+    let isa = Isa::chosen()?;
+    let rows = |tensor: &Tensor<4>| {
+        let tensor = floats(tensor)?;
+        let close = tensor.layout().shape()[3] <= 1 || tensor.layout().strides()[3] == 1;
+        let forward = tensor.layout().strides().iter().all(|stride| *stride >= 0);
+        Some(if close && forward {
+            tensor
+        } else {
+            tensor.to_contiguous()
+        })
+    };
+    let (query, key, value) = (rows(query)?, rows(key)?, rows(value)?);
+    let [batch, heads, queries, width] = query.layout().shape().dims();
+    let [key_batch, key_heads, keys, key_width] = key.layout().shape().dims();
+    let [value_batch, value_heads, value_rows, value_width] = value.layout().shape().dims();
+    if [key_batch, key_heads, key_width] != [batch, heads, width]
+        || [value_batch, value_heads, value_rows] != [batch, heads, keys]
+    {
+        return None;
+    }
+    let grid = [batch, heads, queries, keys];
+    let mask = match mask {
+        Some(mask) => {
+            let mask = mask
+                .clone()
+                .expand(grid)
+                .try_into_primitive::<Flex>()
+                .ok()?;
+            let DType::Bool(store) = mask.dtype() else {
+                return None;
+            };
+            let bytes = matches!(store, burn_std::BoolStore::Native | burn_std::BoolStore::U8);
+            Some(bytes.then_some(mask)?)
+        }
+        None => None,
+    };
+    let bias = match bias {
+        Some(bias) => Some(floats(&bias.clone().expand(grid))?),
+        None => None,
+    };
+    let work = Attention {
+        batch,
+        heads,
+        queries,
+        keys,
+        width,
+        value_width,
+        query: by_head(&query)?,
+        key: by_head(&key)?,
+        value: by_head(&value)?,
+        mask: match &mask {
+            Some(mask) => Some(Grid {
+                data: mask.storage::<u8>().get(mask.layout().start_offset()..)?,
+                strides: strides(mask)?,
+            }),
+            None => None,
+        },
+        bias: match &bias {
+            Some(bias) => Some(Grid {
+                data: bias.storage::<f32>().get(bias.layout().start_offset()..)?,
+                strides: strides(bias)?,
+            }),
+            None => None,
+        },
+        scale: scale.unwrap_or_else(|| 1.0 / (width as f64).sqrt()) as f32,
+        causal,
+    };
+    let mut out = pool::take(batch * queries * heads * value_width);
+    attention::attend(isa, &work, &mut out);
+    let shape = Shape::new([batch, heads, queries, value_width]);
+    let [row, head] = [heads * value_width, value_width];
+    let strides = [queries * row, head, row, 1].map(|stride| stride as isize);
+    let layout = Layout::new(shape, strides.to_vec(), 0);
+    let out = FlexTensor::new(pool::bytes(out), layout, DType::F32);
+    Some(Tensor::from_primitive::<Flex>(out))
+}
+
+fn by_head(tensor: &FlexTensor) -> Option<Heads<'_>> {
+    let [a, b, c, _] = strides::<4>(tensor)?;
+    Some(Heads {
+        data: tensor
+            .storage::<f32>()
+            .get(tensor.layout().start_offset()..)?,
+        strides: [a, b, c],
+    })
+}
+
+/// The greatest value of each window, by kernel, stride and padding.
+///
+/// # Shapes
+/// `[b, c, h, w]` → `[b, c, h', w']`
+pub fn max_pool(input: &Tensor<4>, window: [[usize; 2]; 3]) -> Option<Tensor<4>> {
+    let isa = Isa::chosen()?;
+    let input = contiguous(input)?;
+    let [batch, channels, height, width] = input.layout().shape().dims();
+    let [kernel, stride, padding] = window;
+    let window = pooling::Window {
+        input: [height, width],
+        kernel,
+        stride,
+        padding,
+    };
+    let [height, width] = window.output()?;
+    let mut out = pool::take(batch * channels * height * width);
+    pooling::max_pool(isa, &window, slice(&input)?, &mut out);
+    Some(tensor(out, Shape::new([batch, channels, height, width])))
+}
+
+/// `act(weight ∗ input + bias + residual)`.
+///
+/// # Shapes
+/// `[b, in, h, w]`, `[out, in / groups, kh, kw]`, `[out]`, as the output → `[b, out, h', w']`
+pub fn convolve(
+    input: &Tensor<4>,
+    weight: &Tensor<4>,
+    bias: Option<&Tensor<1>>,
+    residual: Option<&Tensor<4>>,
+    options: Convolution,
+    activation: Activation,
+) -> Option<Tensor<4>> {
+    static PACKS: LazyLock<Packs<Weights>> = LazyLock::new(Packs::default);
+    let isa = Isa::chosen()?;
+    let weight = contiguous(weight)?;
+    let input = contiguous(input)?;
+    let bias = match bias {
+        Some(bias) => Some(contiguous(bias)?),
+        None => None,
+    };
+    let residual = match residual {
+        Some(residual) => Some(contiguous(residual)?),
+        None => None,
+    };
+    let [batch, inputs, height, width] = input.layout().shape().dims();
+    let [outputs, depth, kernel_height, kernel_width] = weight.layout().shape().dims();
+    let shape = conv::Shape {
+        batch,
+        groups: options.groups,
+        channels: [inputs, outputs],
+        input: [height, width],
+        kernel: [kernel_height, kernel_width],
+        stride: options.stride,
+        padding: options.padding,
+        dilation: options.dilation,
+    };
+    if options.groups == 0 || inputs != depth * options.groups || depth == 0 {
+        return None;
+    }
+    let [height, width] = shape.output()?;
+    let laid = PACKS.get(&weight, usize::from(shape.by_output()), || {
+        Weights::new(isa, &shape, slice(&weight).unwrap_or_default())
+    });
+    let mut out = pool::take(batch * outputs * height * width);
+    let bias = bias.as_ref().and_then(slice);
+    let residual = residual.as_ref().and_then(slice);
+    conv::convolve(
+        &shape,
+        slice(&input)?,
+        &laid,
+        bias,
+        residual,
+        activation,
+        &mut out,
+    );
+    Some(tensor(out, Shape::new([batch, outputs, height, width])))
+}

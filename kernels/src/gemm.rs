@@ -1,0 +1,619 @@
+//! Products of matrices, the right one packed once: `act(A · B + bias + residual)` in one pass.
+//!
+//! The right matrix is cut into panels of two vectors' width, so that a tile of the product needs two
+//! loads and a broadcast for each row of `A` at every step, with all its sums in registers. The left one
+//! is read as it lies.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::activation::{Activate, Activation};
+use crate::attention::dot;
+use crate::simd::{Isa, Kernel, Vector};
+
+/// A matrix `[k, n]`, packed in panels.
+#[derive(Debug)]
+pub struct Packed {
+    data: Vec<f32>,
+    k: usize,
+    n: usize,
+    isa: Isa,
+}
+
+/// Where a matrix's elements are: `data[row · strides[0] + column · strides[1]]`.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Rows and columns.
+    pub shape: [usize; 2],
+    /// Of a row and a column.
+    pub strides: [usize; 2],
+}
+
+impl View<'_> {
+    /// Asserts that every element is in `data`.
+    pub(crate) fn check(&self) {
+        let [rows, columns] = self.shape;
+        if rows > 0 && columns > 0 {
+            let last = (rows - 1) * self.strides[0] + (columns - 1) * self.strides[1];
+            assert!(last < self.data.len(), "a view beyond its data");
+        }
+    }
+}
+
+impl Packed {
+    /// Packs a matrix, in parallel.
+    ///
+    /// # Panics
+    /// The view reaches beyond its data.
+    pub fn new(isa: Isa, matrix: View<'_>) -> Self {
+        matrix.check();
+        let [k, n] = matrix.shape;
+        let width = 2 * isa.lanes();
+        let mut data = vec![0.0; k * n.next_multiple_of(width)];
+        if k > 0 {
+            let panels = data.par_chunks_mut(k * width).enumerate();
+            panels.for_each(|(panel, packed)| pack_panel(matrix, panel * width, width, packed));
+        }
+        Self { data, k, n, isa }
+    }
+
+    /// Rows and columns.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.k, self.n]
+    }
+
+    /// Where a panel begins.
+    pub(crate) fn panel(&self, index: usize) -> *const f32 {
+        self.data[index * 2 * self.isa.lanes() * self.k..].as_ptr()
+    }
+
+    /// What it takes in memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.data[..])
+    }
+}
+
+fn pack_panel(matrix: View<'_>, first: usize, width: usize, packed: &mut [f32]) {
+    let [k, n] = matrix.shape;
+    let [row_stride, column_stride] = matrix.strides;
+    let columns = width.min(n - first);
+    // Blocks that fit the nearest cache on both sides.
+    for block in (0..k).step_by(16) {
+        let rows = 16.min(k - block);
+        for column in 0..columns {
+            let from = block * row_stride + (first + column) * column_stride;
+            for row in 0..rows {
+                packed[(block + row) * width + column] = matrix.data[from + row * row_stride];
+            }
+        }
+    }
+}
+
+/// What is added to a product, and what is made of the sum.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Epilogue<'a> {
+    /// One for each column, `[n]`.
+    pub bias: Option<&'a [f32]>,
+    /// `[m, n]`, row after row.
+    pub residual: Option<&'a [f32]>,
+    /// Applied to the sum.
+    pub activation: Activation,
+}
+
+/// `out = act(a · b + bias + residual)` of `a` `[m, k]`, row after row.
+///
+/// # Panics
+/// Lengths and shapes do not fit.
+pub fn multiply(a: &[f32], b: &Packed, epilogue: Epilogue<'_>, out: &mut [f32]) {
+    let (k, n) = (b.k, b.n);
+    if n == 0 || out.is_empty() {
+        return;
+    }
+    let m = out.len() / n;
+    assert!(
+        out.len() == m * n && a.len() == m * k,
+        "shapes of a product"
+    );
+    assert!(epilogue.bias.is_none_or(|bias| bias.len() == n));
+    assert!(epilogue.residual.is_none_or(|rows| rows.len() == m * n));
+    let isa = b.isa;
+    let width = 2 * isa.lanes();
+    let panels = n.div_ceil(width);
+    // Rows of a task: what stays in the second cache beside a panel.
+    let tasks = Tasks::new(m, panels, k, isa.rows());
+    let out = Shared(out.as_mut_ptr());
+    let work = |task: usize| {
+        let (rows, panels) = tasks.get(task);
+        // SAFETY: `isa` packed `b`, so it is present. `a`, `b`, `bias` and `residual` have the lengths
+        // asserted above, and no two tasks share an element of `out`.
+        unsafe {
+            isa.run(Block {
+                a: a.as_ptr(),
+                b,
+                epilogue,
+                out: out.get(),
+                rows,
+                panels,
+            });
+        }
+    };
+    if tasks.count() == 1 {
+        work(0);
+    } else {
+        (0..tasks.count())
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(work);
+    }
+}
+
+/// The same as [`multiply`] for few rows and a right matrix given as `[n, k]`, row after row; the shape is
+/// `[m, k, n]`.
+///
+/// # Panics
+/// Lengths and shapes do not fit.
+pub fn multiply_few(
+    isa: Isa,
+    a: &[f32],
+    b: &[f32],
+    [m, k, n]: [usize; 3],
+    epilogue: Epilogue<'_>,
+    out: &mut [f32],
+) {
+    if out.is_empty() {
+        return;
+    }
+    assert!(a.len() == m * k && out.len() == m * n && b.len() >= n * k);
+    assert!(epilogue.bias.is_none_or(|bias| bias.len() == n));
+    assert!(epilogue.residual.is_none_or(|rows| rows.len() == m * n));
+    let threads = rayon::current_num_threads();
+    let small = n * k < 1 << 15;
+    let tasks = if small { 1 } else { (4 * threads).min(n) };
+    let out = Shared(out.as_mut_ptr());
+    let work = |task: usize| {
+        // SAFETY: `isa` is present; the lengths are asserted above; no two tasks share a column.
+        unsafe {
+            isa.run(Columns {
+                a: a.as_ptr(),
+                b: b.as_ptr(),
+                m,
+                k,
+                n,
+                columns: task * n / tasks..(task + 1) * n / tasks,
+                epilogue,
+                out: out.get(),
+            });
+        }
+    };
+    if tasks == 1 {
+        work(0);
+    } else {
+        (0..tasks).into_par_iter().with_max_len(1).for_each(work);
+    }
+}
+
+/// Some columns of a product of few rows.
+struct Columns<'a> {
+    a: *const f32,
+    b: *const f32,
+    m: usize,
+    k: usize,
+    n: usize,
+    columns: Range<usize>,
+    epilogue: Epilogue<'a>,
+    out: *mut f32,
+}
+
+impl Kernel for Columns<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        const GROUP: usize = 4;
+        let Range { start, end } = self.columns;
+        // SAFETY: `multiply_few` has checked the lengths.
+        unsafe {
+            for row in 0..self.m {
+                let a = self.a.add(row * self.k);
+                let out = self.out.add(row * self.n);
+                let mut column = start;
+                while column < end {
+                    let count = GROUP.min(end - column);
+                    let mut results = [0.0; GROUP];
+                    if count == GROUP {
+                        let mut sums = [V::splat(0.0); GROUP];
+                        let b = self.b.add(column * self.k);
+                        let mut at = 0;
+                        while at + V::LANES <= self.k {
+                            let factor = V::load(a.add(at));
+                            for index in 0..GROUP {
+                                let b = V::load(b.add(index * self.k + at));
+                                sums[index] = factor.fma(b, sums[index]);
+                            }
+                            at += V::LANES;
+                        }
+                        if at < self.k {
+                            let rest = self.k - at;
+                            let factor = V::load_some(a.add(at), rest);
+                            for index in 0..GROUP {
+                                let b = V::load_some(b.add(index * self.k + at), rest);
+                                sums[index] = factor.fma(b, sums[index]);
+                            }
+                        }
+                        for index in 0..GROUP {
+                            results[index] = sums[index].sum();
+                        }
+                    } else {
+                        for index in 0..count {
+                            let b = self.b.add((column + index) * self.k);
+                            results[index] = dot::<V>(a, b, self.k);
+                        }
+                    }
+                    for index in 0..count {
+                        let place = column + index;
+                        let mut value = results[index];
+                        if let Some(bias) = self.epilogue.bias {
+                            value += *bias.as_ptr().add(place);
+                        }
+                        if let Some(residual) = self.epilogue.residual {
+                            value += *residual.as_ptr().add(row * self.n + place);
+                        }
+                        *out.add(place) = value;
+                    }
+                    column += count;
+                }
+                Activate {
+                    activation: self.epilogue.activation,
+                    from: out.add(start),
+                    to: out.add(start),
+                    count: end - start,
+                }
+                .run::<V>();
+            }
+        }
+    }
+}
+
+/// A pointer that tasks share, each writing elements of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared(pub(crate) *mut f32);
+
+// SAFETY: whoever makes one sees to it that no two tasks touch the same element.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    pub(crate) fn get(self) -> *mut f32 {
+        self.0
+    }
+}
+
+/// How a product is cut into blocks for the threads.
+struct Tasks {
+    m: usize,
+    panels: usize,
+    row_blocks: usize,
+    panel_blocks: usize,
+}
+
+impl Tasks {
+    fn new(m: usize, panels: usize, k: usize, tile: usize) -> Self {
+        let threads = rayon::current_num_threads();
+        // A block of rows of `a` of at most 1 MiB.
+        let rows = ((1 << 18) / k.max(1)).clamp(4 * tile, 1024);
+        let row_blocks = m.div_ceil(rows);
+        let small = m * panels * k < 1 << 16;
+        let wanted = if threads == 1 || small {
+            1
+        } else {
+            4 * threads
+        };
+        let panel_blocks = wanted.div_ceil(row_blocks).min(panels);
+        Self {
+            m,
+            panels,
+            row_blocks,
+            panel_blocks,
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.row_blocks * self.panel_blocks
+    }
+
+    fn get(&self, task: usize) -> (Range<usize>, Range<usize>) {
+        let part = |index: usize, parts: usize, whole: usize| {
+            index * whole / parts..(index + 1) * whole / parts
+        };
+        (
+            part(task / self.panel_blocks, self.row_blocks, self.m),
+            part(task % self.panel_blocks, self.panel_blocks, self.panels),
+        )
+    }
+}
+
+/// A block of a product.
+struct Block<'a> {
+    a: *const f32,
+    b: &'a Packed,
+    epilogue: Epilogue<'a>,
+    out: *mut f32,
+    rows: Range<usize>,
+    panels: Range<usize>,
+}
+
+impl Kernel for Block<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let (k, n) = (self.b.k, self.b.n);
+        let width = 2 * V::LANES;
+        let tile = self.b.isa.rows();
+        let count = self.rows.len();
+        let tiles = count.div_ceil(tile);
+        let depths = k.div_ceil(DEPTH).max(1);
+        let mut copy = MaybeUninit::<[f32; MOST_ROWS * (DEPTH + MOST_LANES)]>::uninit();
+        let copy = copy.as_mut_ptr().cast::<f32>();
+        // SAFETY: rows and panels are those of the matrices, whose lengths `multiply` has checked; a part
+        // of the depth is at most `DEPTH`, and of `copy` only what was written is read.
+        unsafe {
+            for depth in 0..depths {
+                let (from, to) = (depth * k / depths, (depth + 1) * k / depths);
+                let together = (CACHE / (width * (to - from).max(1))).max(1);
+                let mut panels = self.panels.clone();
+                while !panels.is_empty() {
+                    let some = panels.start..panels.end.min(panels.start + together);
+                    panels.start = some.end;
+                    for index in 0..tiles {
+                        let first = self.rows.start + index * count / tiles;
+                        let rows = self.rows.start + (index + 1) * count / tiles - first;
+                        // Rows whose distance is a multiple of some KiB would evict each other.
+                        let stride = to - from + MOST_LANES;
+                        for row in 0..rows {
+                            let source = self.a.add((first + row) * k + from);
+                            std::ptr::copy_nonoverlapping(
+                                source,
+                                copy.add(row * stride),
+                                to - from,
+                            );
+                        }
+                        for panel in some.clone() {
+                            self.tile::<V>(panel, first..first + rows, from..to, copy, stride);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Block<'_> {
+    /// One tile of the block over a part of the depth.
+    #[inline(always)]
+    unsafe fn tile<V: Vector>(
+        &self,
+        panel: usize,
+        rows: Range<usize>,
+        depth: Range<usize>,
+        a: *const f32,
+        a_stride: usize,
+    ) {
+        let (k, n) = (self.b.k, self.b.n);
+        let width = 2 * V::LANES;
+        let column = panel * width;
+        let columns = width.min(n - column);
+        let at = rows.start * n + column;
+        // SAFETY: the caller's.
+        unsafe {
+            let out = self.out.add(at);
+            let (mut bias, mut residual) = (std::ptr::null(), std::ptr::null());
+            if depth.start > 0 {
+                residual = out.cast_const();
+            } else {
+                if let Some(all) = self.epilogue.bias {
+                    bias = all.as_ptr().add(column);
+                }
+                if let Some(all) = self.epilogue.residual {
+                    residual = all.as_ptr().add(at);
+                }
+            }
+            Tile {
+                a,
+                a_stride,
+                a_step: 1,
+                b: self.b.data.as_ptr().add(column * k + depth.start * width),
+                b_stride: width,
+                k: depth.len(),
+                columns,
+                bias,
+                row_bias: false,
+                residual,
+                out,
+                out_stride: n,
+            }
+            .run_rows::<V>(rows.len());
+            if depth.end == k && self.epilogue.activation != Activation::None {
+                for row in 0..rows.len() {
+                    Activate {
+                        activation: self.epilogue.activation,
+                        from: out.add(row * n),
+                        to: out.add(row * n),
+                        count: columns,
+                    }
+                    .run::<V>();
+                }
+            }
+        }
+    }
+}
+
+/// How deep a tile goes before the next one's turn: its rows of `A` stay in the nearest cache.
+const DEPTH: usize = 768;
+/// How many floats of panels are used again and again: they stay in the second cache.
+const CACHE: usize = 1 << 18;
+
+/// A few rows by two vectors of a product.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile {
+    pub(crate) a: *const f32,
+    /// From a row to the next, and from a column to the next.
+    pub(crate) a_stride: usize,
+    pub(crate) a_step: usize,
+    /// Rows of two full vectors, or of one where `columns` is no more.
+    pub(crate) b: *const f32,
+    pub(crate) b_stride: usize,
+    pub(crate) k: usize,
+    /// How many of the columns are written.
+    pub(crate) columns: usize,
+    /// Null where there is none; one for each column, or each row where `row_bias`.
+    pub(crate) bias: *const f32,
+    pub(crate) row_bias: bool,
+    /// Null where there is none; laid out as `out`.
+    pub(crate) residual: *const f32,
+    pub(crate) out: *mut f32,
+    pub(crate) out_stride: usize,
+}
+
+impl Tile {
+    /// # Safety
+    /// The pointers are valid for the shapes.
+    #[inline(always)]
+    pub(crate) unsafe fn run_rows<V: Vector>(&self, rows: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            if self.columns <= V::LANES {
+                self.dispatch::<V, false>(rows);
+            } else {
+                self.dispatch::<V, true>(rows);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dispatch<V: Vector, const WIDE: bool>(&self, rows: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            match rows {
+                1 => self.run::<V, 1, WIDE>(),
+                2 => self.run::<V, 2, WIDE>(),
+                3 => self.run::<V, 3, WIDE>(),
+                4 => self.run::<V, 4, WIDE>(),
+                5 => self.run::<V, 5, WIDE>(),
+                6 => self.run::<V, 6, WIDE>(),
+                7 => self.run::<V, 7, WIDE>(),
+                8 => self.run::<V, 8, WIDE>(),
+                9 => self.run::<V, 9, WIDE>(),
+                10 => self.run::<V, 10, WIDE>(),
+                11 => self.run::<V, 11, WIDE>(),
+                12 => self.run::<V, 12, WIDE>(),
+                13 => self.run::<V, 13, WIDE>(),
+                14 => self.run::<V, 14, WIDE>(),
+                _ => {}
+            }
+        }
+    }
+
+    /// With one vector of columns, or two where `WIDE`.
+    #[inline(always)]
+    unsafe fn run<V: Vector, const ROWS: usize, const WIDE: bool>(&self) {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut lefts = [V::splat(0.0); ROWS];
+            let mut rights = [V::splat(0.0); ROWS];
+            let (mut a, mut b) = (self.a, self.b);
+            for _ in 0..self.k {
+                let left = V::load(b);
+                let right = if WIDE { V::load(b.add(V::LANES)) } else { left };
+                for row in 0..ROWS {
+                    let factor = V::splat(*a.add(row * self.a_stride));
+                    lefts[row] = factor.fma(left, lefts[row]);
+                    if WIDE {
+                        rights[row] = factor.fma(right, rights[row]);
+                    }
+                }
+                a = a.add(self.a_step);
+                b = b.add(self.b_stride);
+            }
+            let width = if WIDE { 2 * V::LANES } else { V::LANES };
+            if self.columns == width && !self.row_bias {
+                if !self.bias.is_null() {
+                    let left = V::load(self.bias);
+                    let right = if WIDE {
+                        V::load(self.bias.add(V::LANES))
+                    } else {
+                        left
+                    };
+                    for row in 0..ROWS {
+                        lefts[row] = lefts[row].add(left);
+                        rights[row] = rights[row].add(right);
+                    }
+                }
+                if !self.residual.is_null() {
+                    for row in 0..ROWS {
+                        let from = self.residual.add(row * self.out_stride);
+                        lefts[row] = lefts[row].add(V::load(from));
+                        if WIDE {
+                            rights[row] = rights[row].add(V::load(from.add(V::LANES)));
+                        }
+                    }
+                }
+                for row in 0..ROWS {
+                    let to = self.out.add(row * self.out_stride);
+                    lefts[row].store(to);
+                    if WIDE {
+                        rights[row].store(to.add(V::LANES));
+                    }
+                }
+                return;
+            }
+            // By way of memory: a loop as large as the one that follows is not unrolled, and what it
+            // indexes would not have stayed in registers above.
+            let mut sums = [0.0; 2 * MOST_LANES * MOST_ROWS];
+            let to = sums.as_mut_ptr();
+            for row in 0..ROWS {
+                lefts[row].store(to.add(2 * V::LANES * row));
+                if WIDE {
+                    rights[row].store(to.add(2 * V::LANES * row + V::LANES));
+                }
+            }
+            self.finish::<V>(to, ROWS);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn finish<V: Vector>(&self, sums: *const f32, rows: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            for row in 0..rows {
+                let mut at = 0;
+                while at < self.columns {
+                    let count = (self.columns - at).min(V::LANES);
+                    let place = row * self.out_stride + at;
+                    let mut value = V::load(sums.add(2 * V::LANES * row + at));
+                    if !self.bias.is_null() {
+                        value = value.add(if self.row_bias {
+                            V::splat(*self.bias.add(row))
+                        } else {
+                            V::load_some(self.bias.add(at), count)
+                        });
+                    }
+                    if !self.residual.is_null() {
+                        value = value.add(V::load_some(self.residual.add(place), count));
+                    }
+                    value.store_some(self.out.add(place), count);
+                    at += V::LANES;
+                }
+            }
+        }
+    }
+}
+
+/// Of all instruction sets.
+const MOST_LANES: usize = 16;
+const MOST_ROWS: usize = 14;

@@ -1,0 +1,39 @@
+//! What CPUs compute fast for the model zoo.
+//!
+//! The functions over tensors give `None` where there is nothing faster than plain Burn: on another
+//! device than `flex`, for other types than f32, or when the environment says so ([`VARIABLE`]). The
+//! caller then does the same with Burn's own operations, which are also what the tests compare with.
+//!
+//! Beneath are kernels over slices, each written once over the vectors of an instruction set and compiled
+//! for all of them; the one to run is chosen by what the CPU has.
+
+// The crate's purpose; every block says why it is sound.
+#![allow(unsafe_code)]
+
+pub mod activation;
+pub mod attention;
+pub mod conv;
+#[cfg(feature = "flex")]
+mod flex;
+pub mod gemm;
+pub mod norm;
+#[cfg(feature = "flex")]
+mod packs;
+#[cfg(not(feature = "flex"))]
+mod plain;
+#[cfg(feature = "flex")]
+mod pool;
+pub mod pooling;
+mod simd;
+
+pub use activation::Activation;
+pub use conv::Convolution;
+#[cfg(feature = "flex")]
+pub use flex::{activate, attention, convolve, layer_norm, linear, max_pool, scale_shift};
+#[cfg(feature = "flex")]
+pub use packs::after_packing;
+#[cfg(not(feature = "flex"))]
+pub use plain::{
+    activate, after_packing, attention, convolve, layer_norm, linear, max_pool, scale_shift,
+};
+pub use simd::{Isa, VARIABLE};

@@ -1,0 +1,94 @@
+//! Weights that have been laid out for the kernels, found by the tensor they come from.
+//!
+//! A tensor's storage is known by its address, which no other can take as long as a weak reference is
+//! kept. What was laid out goes when the storage has gone.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+
+use burn::tensor::Bytes;
+use burn_flex::FlexTensor;
+
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    storage: usize,
+    offset: usize,
+    shape: Vec<usize>,
+    strides: Vec<isize>,
+    variant: usize,
+}
+
+static AFTER: OnceLock<fn(&[u8])> = OnceLock::new();
+
+/// Sets what to do with the bytes of weights that have been packed, and so are hardly read again.
+///
+/// Only the first call counts.
+pub fn after_packing(f: fn(&[u8])) {
+    // A second one would be the same.
+    let _ = AFTER.set(f);
+}
+
+/// What is kept of weights: `T`, by storage, view and variant.
+pub(crate) struct Packs<T>(RwLock<HashMap<Key, (Weak<Bytes>, Arc<T>)>>);
+
+impl<T> Default for Packs<T> {
+    fn default() -> Self {
+        Self(RwLock::default())
+    }
+}
+
+impl<T> Packs<T> {
+    /// What `make` makes of the tensor; at the first call for it, that is.
+    pub(crate) fn get(
+        &self,
+        tensor: &FlexTensor,
+        variant: usize,
+        make: impl FnOnce() -> T,
+    ) -> Arc<T> {
+        let storage = tensor.data_arc();
+        let layout = tensor.layout();
+        let key = Key {
+            storage: Arc::as_ptr(&storage) as usize,
+            offset: layout.start_offset(),
+            shape: layout.shape().to_vec(),
+            strides: layout.strides().to_vec(),
+            variant,
+        };
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, made)) = known.get(&key) {
+            return Arc::clone(made);
+        }
+        drop(known);
+        let made = Arc::new(make());
+        if let (Some(after), Some(bytes)) = (AFTER.get(), own_bytes(tensor)) {
+            after(bytes);
+        }
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, (storage, _)| storage.strong_count() > 0);
+        known.insert(key, (Arc::downgrade(&storage), Arc::clone(&made)));
+        made
+    }
+}
+
+/// The bytes of a tensor, when it is all of a storage's stretch in some order.
+fn own_bytes(tensor: &FlexTensor) -> Option<&[u8]> {
+    let layout = tensor.layout();
+    let mut sides: Vec<(isize, usize)> = layout
+        .strides()
+        .iter()
+        .copied()
+        .zip(layout.shape().to_vec())
+        .collect();
+    sides.retain(|(_, side)| *side != 1);
+    sides.sort_unstable();
+    let mut expected = 1;
+    let dense = sides.iter().all(|(stride, side)| {
+        let fits = *stride == expected;
+        expected *= *side as isize;
+        fits
+    });
+    let size = size_of::<f32>();
+    let start = layout.start_offset() * size;
+    let end = start + layout.num_elements() * size;
+    tensor.bytes().get(start..end).filter(|_| dense)
+}

@@ -1,0 +1,495 @@
+//! Every kernel of every instruction set against the definition, in f64, on random shapes.
+#![allow(clippy::unwrap_used)]
+
+use salamander_kernels::Isa;
+use salamander_kernels::activation::{Activation, activate};
+use salamander_kernels::attention::{Attention, Grid, Heads, attend};
+use salamander_kernels::conv::{Shape, Weights, convolve};
+use salamander_kernels::gemm::{Epilogue, Packed, View, multiply, multiply_few};
+use salamander_kernels::norm::{LayerNorm, layer_norm, scale_shift};
+use salamander_kernels::pooling::{Window, max_pool};
+
+/// A small generator of numbers, so that a failure is found again.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        self.next() as usize % limit
+    }
+
+    fn float(&mut self) -> f32 {
+        self.next() as f32 / (1_u64 << 30) as f32 - 1.0
+    }
+
+    fn floats(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.float()).collect()
+    }
+}
+
+/// As `activate` should be.
+fn exact(activation: Activation, x: f64) -> f64 {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    match activation {
+        Activation::None => x,
+        Activation::Relu => x.max(0.0),
+        Activation::Gelu => 0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2)),
+        Activation::GeluTanh => {
+            let scale = (2.0 / std::f64::consts::PI).sqrt();
+            0.5 * x * (1.0 + (scale * (x + 0.044_715 * x * x * x)).tanh())
+        }
+        Activation::QuickGelu => x * sigmoid(1.702 * x),
+        Activation::Silu => x * sigmoid(x),
+        Activation::Sigmoid => sigmoid(x),
+        Activation::Tanh => x.tanh(),
+    }
+}
+
+/// By its series, which converges where it is used; 1 beyond.
+fn erf(x: f64) -> f64 {
+    if x.abs() > 5.0 {
+        return x.signum();
+    }
+    let (mut sum, mut term) = (x, x);
+    for n in 1..200 {
+        term *= -x * x / f64::from(n);
+        sum += term / f64::from(2 * n + 1);
+    }
+    sum * 2.0 / std::f64::consts::PI.sqrt()
+}
+
+const ACTIVATIONS: [Activation; 8] = [
+    Activation::None,
+    Activation::Relu,
+    Activation::Gelu,
+    Activation::GeluTanh,
+    Activation::QuickGelu,
+    Activation::Silu,
+    Activation::Sigmoid,
+    Activation::Tanh,
+];
+
+#[track_caller]
+fn close(found: &[f32], expected: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let difference = (f64::from(*found) - expected).abs();
+        let allowed = tolerance * expected.abs().max(1.0);
+        assert!(
+            difference <= allowed,
+            "{what}: [{index}] is {found}, not {expected}"
+        );
+    }
+}
+
+#[test]
+fn activations() {
+    let inputs: Vec<f32> = (-12_000..12_000).map(|i| i as f32 / 1000.0).collect();
+    for isa in Isa::present() {
+        for activation in ACTIVATIONS {
+            for count in [0, 1, 7, 16, 33, inputs.len()] {
+                let mut found = vec![0.0; count];
+                activate(isa, activation, &inputs[..count], &mut found);
+                let exact = inputs[..count]
+                    .iter()
+                    .map(|&x| exact(activation, f64::from(x)));
+                let exact: Vec<f64> = exact.collect();
+                close(&found, &exact, 2e-6, &format!("{isa:?} {activation:?}"));
+            }
+            let extremes = [f32::NEG_INFINITY, -1e30, -0.0, 0.0, 1e30, f32::NAN];
+            let mut found = [0.0; 6];
+            activate(isa, activation, &extremes, &mut found);
+            assert!(found[5].is_nan(), "{isa:?} {activation:?} hides NaN");
+            assert!(
+                found[1..5].iter().all(|value| value.is_finite()),
+                "{isa:?} {activation:?} {found:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn products() {
+    let mut random = Random(1);
+    for round in 0..120 {
+        let most = if round % 8 == 0 { 300 } else { 40 };
+        let shape = [random.below(most), random.below(most), random.below(most)];
+        let [m, k, n] = shape;
+        let (a, b) = (random.floats(m * k), random.floats(k * n));
+        let (bias, residual) = (random.floats(n), random.floats(m * n));
+        let transposed = random.below(2) == 1;
+        let strides = if transposed { [1, k] } else { [n, 1] };
+        let activation = ACTIVATIONS[random.below(ACTIVATIONS.len())];
+        let epilogue = Epilogue {
+            bias: (random.below(2) == 1).then_some(&bias),
+            residual: (random.below(2) == 1).then_some(&residual),
+            activation,
+        };
+        let mut expected = Vec::new();
+        for row in 0..m {
+            for column in 0..n {
+                let products = (0..k).map(|i| {
+                    let b = b[i * strides[0] + column * strides[1]];
+                    f64::from(a[row * k + i]) * f64::from(b)
+                });
+                let mut sum: f64 = products.sum();
+                sum += epilogue.bias.map_or(0.0, |bias| f64::from(bias[column]));
+                sum += epilogue
+                    .residual
+                    .map_or(0.0, |rows| f64::from(rows[row * n + column]));
+                expected.push(exact(activation, sum));
+            }
+        }
+        for isa in Isa::present() {
+            let what = format!("{isa:?} {shape:?} {epilogue:?}");
+            let view = View {
+                data: &b,
+                shape: [k, n],
+                strides,
+            };
+            let packed = Packed::new(isa, view);
+            let mut found = vec![f32::NAN; m * n];
+            multiply(&a, &packed, epilogue, &mut found);
+            close(&found, &expected, 2e-5, &what);
+            if transposed {
+                let mut found = vec![f32::NAN; m * n];
+                multiply_few(isa, &a, &b, shape, epilogue, &mut found);
+                close(&found, &expected, 2e-5, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn norms() {
+    let mut random = Random(2);
+    for _ in 0..40 {
+        let (count, width) = (random.below(20), 1 + random.below(200));
+        let rows: Vec<f32> = random
+            .floats(count * width)
+            .iter()
+            .map(|x| x + 3.0)
+            .collect();
+        let other = random.floats(count * width);
+        let (gamma, beta) = (random.floats(width), random.floats(width));
+        let residual = (random.below(2) == 1).then_some(&other[..]);
+        let norm = LayerNorm {
+            gamma: &gamma,
+            beta: (random.below(2) == 1).then_some(&beta),
+            epsilon: 1e-5,
+        };
+        let mut expected = Vec::new();
+        for row in 0..count {
+            let sums = (0..width).map(|i| {
+                let at = row * width + i;
+                f64::from(rows[at]) + residual.map_or(0.0, |other| f64::from(other[at]))
+            });
+            let sums: Vec<f64> = sums.collect();
+            let mean = sums.iter().sum::<f64>() / width as f64;
+            let variance = sums.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width as f64;
+            for (i, x) in sums.iter().enumerate() {
+                let scaled = (x - mean) / (variance + 1e-5).sqrt() * f64::from(gamma[i]);
+                expected.push(scaled + norm.beta.map_or(0.0, |beta| f64::from(beta[i])));
+            }
+        }
+        for isa in Isa::present() {
+            let mut found = vec![f32::NAN; count * width];
+            layer_norm(isa, norm, &rows, residual, &mut found);
+            let mut scaled = vec![f32::NAN; count * width];
+            scale_shift(isa, &gamma, &beta, &rows, residual, &mut scaled);
+            let sums = (0..count * width).map(|at| {
+                let sum = rows[at] + residual.map_or(0.0, |other| other[at]);
+                f64::from(sum * gamma[at % width] + beta[at % width])
+            });
+            close(
+                &scaled,
+                &sums.collect::<Vec<f64>>(),
+                1e-5,
+                "scale and shift",
+            );
+            // A width of 1 divides nothing by the root of epsilon.
+            close(
+                &found,
+                &expected,
+                1e-3,
+                &format!("{isa:?} {count} × {width}"),
+            );
+        }
+    }
+}
+
+#[test]
+fn attentions() {
+    let mut random = Random(3);
+    for round in 0..60 {
+        let most = if round % 10 == 0 { 150 } else { 30 };
+        let (batch, heads) = (1 + random.below(2), 1 + random.below(3));
+        let (queries, keys) = (random.below(most), random.below(most));
+        let (width, value_width) = (1 + random.below(70), 1 + random.below(70));
+        // [batch, rows, heads, width], as projections lie, or [batch, heads, rows, width].
+        let lay = |rows: usize, width: usize, joined: bool| {
+            if joined {
+                [rows * heads * width, width, heads * width]
+            } else {
+                [heads * rows * width, rows * width, width]
+            }
+        };
+        let joined = random.below(2) == 1;
+        let query = random.floats(batch * heads * queries * width);
+        let key = random.floats(batch * heads * keys * width);
+        let value = random.floats(batch * heads * keys * value_width);
+        let padding: Vec<u8> = (0..batch * keys)
+            .map(|_| u8::from(random.below(4) == 0))
+            .collect();
+        let bias = random.floats(heads * queries * keys);
+        let causal = random.below(3) == 0;
+        let work = Attention {
+            batch,
+            heads,
+            queries,
+            keys,
+            width,
+            value_width,
+            query: Heads {
+                data: &query,
+                strides: lay(queries, width, joined),
+            },
+            key: Heads {
+                data: &key,
+                strides: lay(keys, width, joined),
+            },
+            value: Heads {
+                data: &value,
+                strides: lay(keys, value_width, joined),
+            },
+            mask: (random.below(2) == 1).then_some(Grid {
+                data: &padding,
+                strides: [keys, 0, 0, 1],
+            }),
+            bias: (random.below(2) == 1).then_some(Grid {
+                data: &bias,
+                strides: [0, queries * keys, keys, 1],
+            }),
+            scale: 0.3,
+            causal,
+        };
+        let expected = naive(&work);
+        for isa in Isa::present() {
+            let mut found = vec![f32::NAN; expected.len()];
+            attend(isa, &work, &mut found);
+            let what =
+                format!("{isa:?} {batch} {heads} {queries} {keys} {width} {value_width} {causal}");
+            close(&found, &expected, 1e-5, &what);
+        }
+    }
+}
+
+fn naive(work: &Attention<'_>) -> Vec<f64> {
+    let at = |side: &Heads<'_>, place: [usize; 3], i: usize| {
+        let start: usize = place.iter().zip(side.strides).map(|(a, b)| a * b).sum();
+        f64::from(side.data[start + i])
+    };
+    let mut out = Vec::new();
+    for batch in 0..work.batch {
+        for query in 0..work.queries {
+            for head in 0..work.heads {
+                let grid = |strides: [usize; 4], key: usize| {
+                    [batch, head, query, key]
+                        .iter()
+                        .zip(strides)
+                        .map(|(a, b)| a * b)
+                        .sum::<usize>()
+                };
+                let score = |key: usize| {
+                    let products = (0..work.width).map(|i| {
+                        at(&work.query, [batch, head, query], i)
+                            * at(&work.key, [batch, head, key], i)
+                    });
+                    let late = work.causal && key + work.queries > query + work.keys;
+                    let hidden = work
+                        .mask
+                        .is_some_and(|mask| mask.data[grid(mask.strides, key)] != 0);
+                    if late || hidden {
+                        return f64::NEG_INFINITY;
+                    }
+                    let bias = work
+                        .bias
+                        .map_or(0.0, |bias| bias.data[grid(bias.strides, key)]);
+                    products.sum::<f64>() * f64::from(work.scale) + f64::from(bias)
+                };
+                let scores: Vec<f64> = (0..work.keys).map(score).collect();
+                let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let weights: Vec<f64> = scores
+                    .iter()
+                    .map(|score| {
+                        if most.is_finite() {
+                            (score - most).exp()
+                        } else {
+                            0.0
+                        }
+                    })
+                    .collect();
+                let total = weights.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+                for i in 0..work.value_width {
+                    let sum = (0..work.keys)
+                        .map(|key| weights[key] / total * at(&work.value, [batch, head, key], i));
+                    out.push(sum.sum::<f64>());
+                }
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn convolutions() {
+    let mut random = Random(4);
+    for round in 0..200 {
+        let groups = [1, 1, 1, 2, 3][random.below(5)];
+        let most = if round % 5 == 0 { 200 } else { 12 };
+        let channels = [
+            (1 + random.below(5)) * groups,
+            (1 + random.below(most)) * groups,
+        ];
+        let pick = |random: &mut Random, least: usize, most: usize| {
+            [least + random.below(most), least + random.below(most)]
+        };
+        let shape = Shape {
+            batch: 1 + random.below(3),
+            groups,
+            channels,
+            input: pick(&mut random, 1, 24),
+            kernel: pick(&mut random, 1, 5),
+            stride: pick(&mut random, 1, 3),
+            padding: pick(&mut random, 0, 4),
+            dilation: pick(&mut random, 1, 2),
+        };
+        let Some([height, width]) = shape.output() else {
+            continue;
+        };
+        let patch = channels[0] / groups * shape.kernel[0] * shape.kernel[1];
+        let input = random.floats(shape.batch * channels[0] * shape.input[0] * shape.input[1]);
+        let weights = random.floats(channels[1] * patch);
+        let bias = random.floats(channels[1]);
+        let residual = random.floats(shape.batch * channels[1] * height * width);
+        let bias = (random.below(2) == 1).then_some(&bias[..]);
+        let residual = (random.below(2) == 1).then_some(&residual[..]);
+        let activation = [Activation::None, Activation::Relu, Activation::Gelu][random.below(3)];
+        let expected = naive_convolution(&shape, &input, &weights, bias, residual, activation);
+        for isa in Isa::present() {
+            let weights = Weights::new(isa, &shape, &weights);
+            let mut found = vec![f32::NAN; expected.len()];
+            convolve(
+                &shape, &input, &weights, bias, residual, activation, &mut found,
+            );
+            close(
+                &found,
+                &expected,
+                2e-5,
+                &format!("{isa:?} {shape:?} {activation:?}"),
+            );
+        }
+    }
+}
+
+fn naive_convolution(
+    shape: &Shape,
+    input: &[f32],
+    weights: &[f32],
+    bias: Option<&[f32]>,
+    residual: Option<&[f32]>,
+    activation: Activation,
+) -> Vec<f64> {
+    let [height, width] = shape.output().unwrap();
+    let [inputs, outputs] = shape.channels.map(|channels| channels / shape.groups);
+    let mut found: Vec<f64> = Vec::new();
+    for batch in 0..shape.batch {
+        for output in 0..shape.channels[1] {
+            for y in 0..height {
+                for x in 0..width {
+                    let mut sum = bias.map_or(0.0, |bias| f64::from(bias[output]));
+                    sum += residual.map_or(0.0, |all| f64::from(all[found.len()]));
+                    for channel in 0..inputs {
+                        for ky in 0..shape.kernel[0] {
+                            for kx in 0..shape.kernel[1] {
+                                let row = y * shape.stride[0] + ky * shape.dilation[0];
+                                let column = x * shape.stride[1] + kx * shape.dilation[1];
+                                let Some(row) = row.checked_sub(shape.padding[0]) else {
+                                    continue;
+                                };
+                                let Some(column) = column.checked_sub(shape.padding[1]) else {
+                                    continue;
+                                };
+                                if row >= shape.input[0] || column >= shape.input[1] {
+                                    continue;
+                                }
+                                let plane =
+                                    batch * shape.channels[0] + output / outputs * inputs + channel;
+                                let pixel =
+                                    input[(plane * shape.input[0] + row) * shape.input[1] + column];
+                                let kernel = (output * inputs + channel) * shape.kernel[0] + ky;
+                                let weight = weights[kernel * shape.kernel[1] + kx];
+                                sum += f64::from(pixel) * f64::from(weight);
+                            }
+                        }
+                    }
+                    found.push(exact(activation, sum));
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn pools() {
+    let mut random = Random(5);
+    for _ in 0..100 {
+        let mut pick =
+            |least: usize, most: usize| [least + random.below(most), least + random.below(most)];
+        let window = Window {
+            input: pick(1, 40),
+            kernel: pick(1, 4),
+            stride: pick(1, 3),
+            padding: pick(0, 3),
+        };
+        let Some([height, width]) = window.output() else {
+            continue;
+        };
+        let [rows, columns] = window.input;
+        let planes = random.below(10);
+        let input = random.floats(planes * rows * columns);
+        let mut expected = Vec::new();
+        for plane in 0..planes {
+            for y in 0..height {
+                for x in 0..width {
+                    let mut most = f64::NEG_INFINITY;
+                    for row in y * window.stride[0]..y * window.stride[0] + window.kernel[0] {
+                        for column in x * window.stride[1]..x * window.stride[1] + window.kernel[1]
+                        {
+                            let row = row.wrapping_sub(window.padding[0]);
+                            let column = column.wrapping_sub(window.padding[1]);
+                            if row < rows && column < columns {
+                                let value = input[(plane * rows + row) * columns + column];
+                                most = most.max(f64::from(value));
+                            }
+                        }
+                    }
+                    expected.push(most);
+                }
+            }
+        }
+        for isa in Isa::present() {
+            let mut found = vec![f32::NAN; expected.len()];
+            max_pool(isa, &window, &input, &mut found);
+            close(&found, &expected, 0.0, &format!("{isa:?} {window:?}"));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+use burn::nn::conv::{Conv1d, Conv2d};
+use burn::nn::pool::MaxPool2d;
+use burn::nn::{PaddingConfig1d, PaddingConfig2d};
+use burn::tensor::Tensor;
+use salamander_kernels as kernels;
+use salamander_kernels::Convolution;
+
+use super::Activation;
+
+/// A convolution and what follows: the sum with another tensor, an activation.
+///
+/// # Shapes
+/// `[b, in, h, w]`, added as the output → `[b, out, h', w']`
+pub fn conv2d(
+    layer: &Conv2d,
+    input: Tensor<4>,
+    added: Option<Tensor<4>>,
+    activation: Activation,
+) -> Tensor<4> {
+    let padding = even(&layer.padding);
+    let fast = padding
+        .zip(activation.kernel())
+        .and_then(|(padding, known)| {
+            let options = Convolution {
+                stride: layer.stride,
+                padding,
+                dilation: layer.dilation,
+                groups: layer.groups,
+            };
+            let bias = layer.bias.as_ref().map(|bias| bias.val());
+            let weight = layer.weight.val();
+            kernels::convolve(
+                &input,
+                &weight,
+                bias.as_ref(),
+                added.as_ref(),
+                options,
+                known,
+            )
+        });
+    fast.unwrap_or_else(|| {
+        let output = layer.forward(input);
+        activation.forward(match added {
+            Some(added) => output + added,
+            None => output,
+        })
+    })
+}
+
+/// A padding that is the same on either side.
+fn even(padding: &PaddingConfig2d) -> Option<[usize; 2]> {
+    match *padding {
+        PaddingConfig2d::Valid => Some([0, 0]),
+        PaddingConfig2d::Explicit(top, left, bottom, right) if top == bottom && left == right => {
+            Some([top, left])
+        }
+        _ => None,
+    }
+}
+
+/// The same along one dimension.
+///
+/// # Shapes
+/// `[b, in, l]` → `[b, out, l']`
+pub fn conv1d(layer: &Conv1d, input: Tensor<3>, activation: Activation) -> Tensor<3> {
+    let padding = match layer.padding {
+        PaddingConfig1d::Valid => Some(0),
+        PaddingConfig1d::Explicit(left, right) if left == right => Some(left),
+        _ => None,
+    };
+    let fast = padding
+        .zip(activation.kernel())
+        .and_then(|(padding, known)| {
+            let options = Convolution {
+                stride: [1, layer.stride],
+                padding: [0, padding],
+                dilation: [1, layer.dilation],
+                groups: layer.groups,
+            };
+            let bias = layer.bias.as_ref().map(|bias| bias.val());
+            let weight = layer.weight.val().unsqueeze_dim(2);
+            let input = input.clone().unsqueeze_dim(2);
+            let output = kernels::convolve(&input, &weight, bias.as_ref(), None, options, known)?;
+            Some(output.squeeze_dim(2))
+        });
+    fast.unwrap_or_else(|| activation.forward(layer.forward(input)))
+}
+
+/// The greatest value of each window.
+///
+/// # Shapes
+/// `[b, c, h, w]` → `[b, c, h', w']`
+pub fn max_pool2d(layer: &MaxPool2d, input: Tensor<4>) -> Tensor<4> {
+    let padding = even(&layer.padding);
+    let plain = layer.dilation == [1, 1] && !layer.ceil_mode;
+    let fast = padding.filter(|_| plain);
+    let fast = fast
+        .and_then(|padding| kernels::max_pool(&input, [layer.kernel_size, layer.stride, padding]));
+    fast.unwrap_or_else(|| layer.forward(input))
+}
