@@ -5,7 +5,7 @@ use std::sync::Arc;
 use salamander_models::processing::audio::{LogMel, LogMelConfig};
 use salamander_models::processing::text::TextTokenizer;
 use salamander_models::whisper::{self, WhisperConfig, WhisperForConditionalGeneration};
-use salamander_models::{ConfigError, find};
+use salamander_models::{ConfigError, detect, find};
 use serde::Serialize;
 
 use crate::generate::{
@@ -188,11 +188,21 @@ pub struct SpeechRecognition {
 impl SpeechRecognition {
     /// Opens a model directory, or a hub id.
     ///
+    /// A directory with nothing but weights and a `tokenizer.json` will do: OpenAI's `.pt` files hold the sizes,
+    /// and what their package does by default is done.
+    ///
     /// # Errors
     /// The model cannot be found, read or honoured, or is no speech recogniser.
     pub fn open(model: impl AsRef<Path>, device: &Device) -> Result<Self, Error> {
         let directory = ModelDir::find(model)?;
-        let json = directory.config()?;
+        let checkpoint = directory.checkpoint()?;
+        let mut json = directory.config_or_empty()?;
+        let detected = detect(&checkpoint);
+        if json.get("model_type").is_none() && json.get("architectures").is_none() {
+            let found = detected.as_ref().map_err(Clone::clone);
+            let complete = found.and_then(|found| found.config(&json));
+            json = complete.map_err(Error::config(directory.path()))?;
+        }
         let refuse = |field: &str, reason: String| {
             Error::config(directory.path())(ConfigError::new(field, reason))
         };
@@ -203,7 +213,6 @@ impl SpeechRecognition {
             return Err(refuse("model_type", reason));
         }
         let tokenizer = directory.tokenizer()?;
-        let checkpoint = directory.checkpoint()?;
         let (model, config) = whisper::open(&json, &checkpoint, device.burn())
             .map_err(Error::load(directory.path()))?;
         let settings = directory.json("generation_config.json")?;
@@ -211,6 +220,9 @@ impl SpeechRecognition {
             .map_err(Error::config(directory.path()))?;
         if settings.is_none() {
             generation.complete(&tokenizer);
+            if detected.is_ok_and(|found| found.dialect == whisper::OPENAI) {
+                generation.complete_as_openai(&tokenizer)?;
+            }
         }
         let audio = |source| Error::Audio {
             directory: directory.path().to_owned(),
@@ -225,10 +237,15 @@ impl SpeechRecognition {
         };
         let front_end = match processor {
             Some(json) => LogMelConfig::parse(&json).map_err(audio)?,
-            None => LogMelConfig {
-                feature_size: config.num_mel_bins,
-                ..LogMelConfig::default()
-            },
+            None => {
+                let defaults = LogMelConfig::default();
+                let second = defaults.sampling_rate as usize / defaults.hop_length;
+                LogMelConfig {
+                    feature_size: config.num_mel_bins,
+                    chunk_length: config.window_frames() / second,
+                    ..defaults
+                }
+            }
         };
         let pairs = [
             ("num_mel_bins", config.num_mel_bins, front_end.feature_size),
