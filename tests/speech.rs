@@ -83,7 +83,9 @@ fn segments_are_the_references() {
 fn openais_checkpoint_needs_no_configuration() {
     let (model, device) = (fixture("whisper_openai/model"), Device::from_env().unwrap());
     let checkpoint = Checkpoint::open(&model).unwrap();
-    let config = detect(&checkpoint).unwrap().config(&Value::Null).unwrap();
+    let nothing = Value::Null;
+    let detected = detect(&checkpoint, &nothing).unwrap();
+    let config = detected.config(&nothing).unwrap();
     let (network, config) = whisper::open(&config, &checkpoint, device.burn()).unwrap();
     assert_eq!(
         (

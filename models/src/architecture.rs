@@ -2,7 +2,7 @@ use std::fmt;
 
 use burn::tensor::Device;
 use salamander_importers::Checkpoint;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::detect::Field;
 use crate::processing::distribution::Family;
@@ -85,8 +85,9 @@ pub struct Architecture {
     pub presets: fn() -> Vec<Preset>,
 }
 
-/// Reads a dialect and the fields of a configuration from the names and shapes of a checkpoint's tensors.
-pub type Detect = fn(&Checkpoint) -> Option<(&'static str, Vec<Field>)>;
+/// Reads a dialect and the fields of a configuration from the names and shapes of a checkpoint's tensors. What
+/// is given already may help to find the rest.
+pub type Detect = fn(&Checkpoint, &Map<String, Value>) -> Option<(&'static str, Vec<Field>)>;
 
 /// Builds and fills the class of that name from a parsed `config.json` and a checkpoint.
 pub type Load = fn(&Value, &str, &Checkpoint, &Device) -> Result<Box<dyn Model>, LoadError>;

@@ -121,13 +121,15 @@ impl Detected {
     }
 }
 
-/// The architecture of a checkpoint, and what can be known of its configuration.
+/// The architecture of a checkpoint, and what can be known of its configuration beyond what is `given`.
 ///
 /// # Errors
 /// The names are those of no architecture of the zoo, or of several.
-pub fn detect(checkpoint: &Checkpoint) -> Result<Detected, ConfigError> {
+pub fn detect(checkpoint: &Checkpoint, given: &Value) -> Result<Detected, ConfigError> {
+    let empty = Map::new();
+    let fields = given.as_object().unwrap_or(&empty);
     let detected = |architecture: &'static Architecture| {
-        let (dialect, fields) = (architecture.detect)(checkpoint)?;
+        let (dialect, fields) = (architecture.detect)(checkpoint, fields)?;
         Some(Detected {
             architecture,
             dialect,

@@ -197,7 +197,7 @@ impl SpeechRecognition {
         let directory = ModelDir::find(model)?;
         let checkpoint = directory.checkpoint()?;
         let mut json = directory.config_or_empty()?;
-        let detected = detect(&checkpoint);
+        let detected = detect(&checkpoint, &json);
         if json.get("model_type").is_none() && json.get("architectures").is_none() {
             let found = detected.as_ref().map_err(Clone::clone);
             let complete = found.and_then(|found| found.config(&json));

@@ -1,7 +1,7 @@
 //! What a checkpoint shows of a BERT.
 
 use salamander_importers::Checkpoint;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::keys;
 use crate::detect::{Evidence, Field, Found, HUGGING_FACE};
@@ -9,7 +9,10 @@ use crate::detect::{Evidence, Field, Found, HUGGING_FACE};
 /// The widths of the published models, from tiny to large, whose heads are 64 wide.
 const PUBLISHED: [usize; 5] = [128, 256, 512, 768, 1024];
 
-pub(super) fn detect(checkpoint: &Checkpoint) -> Option<(&'static str, Vec<Field>)> {
+pub(super) fn detect(
+    checkpoint: &Checkpoint,
+    _given: &Map<String, Value>,
+) -> Option<(&'static str, Vec<Field>)> {
     let mut found = Evidence::new(checkpoint, keys::with_heads());
     let norm = "bert.layers.0.attention_norm.weight";
     let norm = found

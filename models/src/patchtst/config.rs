@@ -198,9 +198,8 @@ impl PatchTstConfig {
         let Value::Object(given) = json else {
             return Err(ConfigError::new("", "is not an object"));
         };
-        let stride = given.get("patch_stride").and_then(Value::as_u64);
         // Other tensors are not the weights of this architecture, which the load will say better.
-        let fields = detect::fields(checkpoint, stride).unwrap_or_default();
+        let fields = detect::fields(checkpoint, given).unwrap_or_default();
         let json = if given.contains_key("model_type") {
             complete(given, &fields)
         } else {

@@ -5,15 +5,21 @@ use serde_json::{Map, Value, json};
 
 use crate::detect::{Evidence, Field, HUGGING_FACE};
 
-pub(super) fn detect(checkpoint: &Checkpoint) -> Option<(&'static str, Vec<Field>)> {
-    if let Some(fields) = fields(checkpoint, None) {
+/// Patches may leave out up to a stride of steps at the beginning.
+const SHORTEST: &str = "the shortest past of as many patches";
+
+pub(super) fn detect(
+    checkpoint: &Checkpoint,
+    given: &Map<String, Value>,
+) -> Option<(&'static str, Vec<Field>)> {
+    if let Some(fields) = fields(checkpoint, given) {
         return Some((HUGGING_FACE, fields));
     }
-    Some(("patchtst", original(checkpoint, &Map::new())?))
+    Some(("original", original(checkpoint, given)?))
 }
 
-/// Of transformers' classes. The length of the past follows from the number of patches and their `stride`.
-pub(super) fn fields(checkpoint: &Checkpoint, stride: Option<u64>) -> Option<Vec<Field>> {
+/// Of transformers' classes, where `patch_stride` may be given.
+pub(super) fn fields(checkpoint: &Checkpoint, given: &Map<String, Value>) -> Option<Vec<Field>> {
     let mut found = Evidence::new(checkpoint, KeyMap::new(&[], &["model.", ""]));
     let embedding = "encoder.embedder.input_embedding";
     let separate = found.count(&format!("{embedding}."), ".weight");
@@ -67,10 +73,10 @@ pub(super) fn fields(checkpoint: &Checkpoint, stride: Option<u64>) -> Option<Vec
         .as_ref()
         .and_then(|positions| positions.shape.first());
     let patches = states.map(|states| states.saturating_sub(usize::from(class_token)));
+    let stride = given.get("patch_stride").and_then(Value::as_u64);
     if let (Some(patches), Some(stride)) = (patches, stride) {
         let between = patches.saturating_sub(1).saturating_mul(stride as usize);
-        let by = "the shortest past of as many patches";
-        found.shown("context_length", between.saturating_add(patch), by);
+        found.usual("context_length", between.saturating_add(patch), SHORTEST);
     }
     head(
         &mut found,
@@ -104,13 +110,12 @@ fn head(
     if let Some((by, _)) = &parameters {
         found.shown("loss", "nll", by);
         let three = head(found, ".proj.2.weight").is_some();
-        // A negative binomial has two parameters too; the published models prefer the other.
-        let family = if three { "student_t" } else { "normal" };
-        found.shown(
-            "distribution_output",
-            family,
-            format!("{} parameters", 2 + usize::from(three)),
-        );
+        if three {
+            found.shown("distribution_output", "student_t", "three parameters");
+        } else {
+            let families = vec![json!("normal"), json!("negative_binomial")];
+            found.open("distribution_output", families);
+        }
     }
     if let Some((by, shape)) = parameters.or(head(found, ".weight"))
         && let [length, inputs] = shape[..]
@@ -193,7 +198,7 @@ pub(super) fn original(checkpoint: &Checkpoint, given: &Map<String, Value>) -> O
     };
     let steps = patches.saturating_sub(1 + usize::from(padded));
     let steps = steps.saturating_mul(stride).saturating_add(patch);
-    found.shown("seq_len", steps, "the shortest past of as many patches");
+    found.usual("seq_len", steps, SHORTEST);
     for (field, value) in [
         ("stride", json!(8)),
         ("padding_patch", json!("end")),

@@ -1,12 +1,15 @@
 //! What a checkpoint shows of a ResNet.
 
 use salamander_importers::Checkpoint;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::keys::Dialect;
 use crate::detect::{Evidence, Field, HUGGING_FACE};
 
-pub(super) fn detect(checkpoint: &Checkpoint) -> Option<(&'static str, Vec<Field>)> {
+pub(super) fn detect(
+    checkpoint: &Checkpoint,
+    _given: &Map<String, Value>,
+) -> Option<(&'static str, Vec<Field>)> {
     let dialect = super::dialect(checkpoint);
     let mut found = Evidence::new(checkpoint, dialect.with_heads());
     let stem = found.find("resnet.stem.0.convolution.weight")?;
@@ -15,7 +18,8 @@ pub(super) fn detect(checkpoint: &Checkpoint) -> Option<(&'static str, Vec<Field
     let &[_, channels, kernel, _] = stem.shape else {
         return None;
     };
-    let deep = found.has("resnet.stem.2.convolution.weight");
+    let last = found.find("resnet.stem.2.convolution.weight");
+    let deep = last.is_some_and(|last| last.key != stem.key);
     let cifar = kernel == 3 && !deep;
     let by = format!("`{}` is there", stem.key);
     found.shown("model_type", "resnet", by);

@@ -1,12 +1,15 @@
 //! What a checkpoint shows of a ViT or a DeiT.
 
 use salamander_importers::Checkpoint;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::keys::Dialect;
 use crate::detect::{Evidence, Field, HUGGING_FACE};
 
-pub(super) fn detect(checkpoint: &Checkpoint) -> Option<(&'static str, Vec<Field>)> {
+pub(super) fn detect(
+    checkpoint: &Checkpoint,
+    _given: &Map<String, Value>,
+) -> Option<(&'static str, Vec<Field>)> {
     let dialect = super::dialect(checkpoint);
     let mut found = Evidence::new(checkpoint, dialect.map());
     let patches = found.find("vit.embeddings.projection.weight")?;

@@ -1,7 +1,7 @@
 //! What a checkpoint shows of a Whisper.
 
 use salamander_importers::Checkpoint;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::keys;
 use crate::detect::{Evidence, Field, HUGGING_FACE};
@@ -9,7 +9,10 @@ use crate::detect::{Evidence, Field, HUGGING_FACE};
 /// The width of a head in every published checkpoint, whose tensors do not tell it.
 const HEAD: usize = 64;
 
-pub(super) fn detect(checkpoint: &Checkpoint) -> Option<(&'static str, Vec<Field>)> {
+pub(super) fn detect(
+    checkpoint: &Checkpoint,
+    given: &Map<String, Value>,
+) -> Option<(&'static str, Vec<Field>)> {
     let openai = keys::is_openai(checkpoint);
     let mut found = Evidence::new(checkpoint, keys::generation(openai));
     let frames = found.find("model.encoder.conv1.weight")?;
@@ -35,6 +38,11 @@ pub(super) fn detect(checkpoint: &Checkpoint) -> Option<(&'static str, Vec<Field
         let by = "the names of the trunk, without `model.`";
         found.shown("architectures", json!(["WhisperModel"]), by);
     }
+    let dialect = if openai { super::OPENAI } else { HUGGING_FACE };
+    if given.contains_key("dims") || given.contains_key("n_mels") {
+        // OpenAI's own fields hold all sizes.
+        return Some((dialect, found.fields()));
+    }
     found.shown("num_mel_bins", bins, &frames);
     found.shown("d_model", width, &frames);
     found.size(
@@ -52,10 +60,7 @@ pub(super) fn detect(checkpoint: &Checkpoint) -> Option<(&'static str, Vec<Field
         );
         side(&mut found, "decoder", width);
     }
-    Some((
-        if openai { super::OPENAI } else { HUGGING_FACE },
-        found.fields(),
-    ))
+    Some((dialect, found.fields()))
 }
 
 /// The layers of the encoder or the decoder.

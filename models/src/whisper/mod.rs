@@ -117,16 +117,10 @@ fn configuration(
     checkpoint: &Checkpoint,
 ) -> Result<(WhisperConfig, bool), LoadError> {
     let openai = keys::is_openai(checkpoint);
-    let silent = ["d_model", "n_mels", "dims"]
-        .iter()
-        .all(|field| json.get(field).is_none());
-    let detected = if openai && silent {
-        detect::detect(checkpoint)
-    } else {
-        None
-    };
-    let config = match (detected, json) {
-        (Some((_, fields)), serde_json::Value::Object(given)) => {
+    let config = match json {
+        serde_json::Value::Object(given) if openai => {
+            let detected = detect::detect(checkpoint, given);
+            let fields = detected.map_or(Vec::new(), |(_, fields)| fields);
             WhisperConfig::parse(&complete(given, &fields).into())?
         }
         _ => WhisperConfig::parse(json)?,
