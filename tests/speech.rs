@@ -100,8 +100,10 @@ fn openais_checkpoint_needs_no_configuration() {
     let tokens = Tensor::<2, Int>::from_data(read("tokens"), device.burn());
     let logits = network.forward(tokens.into(), network.trunk().encode(mel));
     let expected = Tensor::<3>::from_data(read("logits"), device.burn());
+    let largest = expected.clone().abs().max().into_scalar::<f32>();
     let worst = (logits - expected).abs().max().into_scalar::<f32>();
-    assert!(worst < 1e-4, "differs by {worst}");
+    // The reference itself is that far from its result in f64.
+    assert!(worst < 2e-5 * largest, "differs by {worst} of {largest}");
 
     let text = fs::read(fixture("whisper_openai/decoded.json")).unwrap();
     let decoded: Vec<Value> = serde_json::from_slice(&text).unwrap();

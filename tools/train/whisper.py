@@ -317,7 +317,7 @@ class FrontEnd:
         """`[batch, bins, frames]`, with some bands and moments masked."""
         wave = torch.from_numpy(np.stack([window.samples for window in windows]))
         spectrum = torch.stft(wave, 400, 160, window=self.hann, return_complex=True)
-        power = spectrum[..., :-1].abs().square()
+        power = torch.view_as_real(spectrum)[..., :-1, :].square().sum(-1)
         log = (self.filters.T @ power).clamp(min=1e-10).log10()
         # In a long recording something else may be the loudest.
         louder = [rng.uniform(0.0, 0.8) if rng.random() < 0.2 else 0.0 for _ in windows]
