@@ -1,11 +1,12 @@
 //! Speech in, text with times out.
 //!
 //! ```sh
-//! cargo run --release --example transcribe -- --model DIR speech.flac
+//! cargo run --release --example transcribe
+//! cargo run --release --example transcribe -- --model openai/whisper-tiny speech.flac
 //! ```
 //!
-//! `--model` takes a Whisper's directory, or with `--features hub` a hub id such as `openai/whisper-tiny`.
-//! A small model that ships with the repository comes later.
+//! Without `--model` the small Whisper in `assets/speech`, which knows spoken numbers and household commands;
+//! without a file a recording that lies there too. A hub id needs `--features hub`.
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
@@ -15,13 +16,17 @@ use clap::Parser;
 use salamander::tasks::{SpeechRecognition, SpeechRecognitionOptions};
 use salamander::{Audio, Device};
 
+const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/speech");
+const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/speech/sample.flac");
+
 /// Writes what is said in a sound file.
 #[derive(Parser)]
 struct Arguments {
     /// A WAV, FLAC, MP3, OGG or M4A file
+    #[arg(default_value = SAMPLE, hide_default_value = true)]
     file: PathBuf,
     /// A model directory or a hub id
-    #[arg(long)]
+    #[arg(long, default_value = SHIPPED, hide_default_value = true)]
     model: PathBuf,
     /// The language by name or code; by default the first window tells
     #[arg(long)]

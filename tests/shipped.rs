@@ -1,7 +1,7 @@
-//! Trained models against their reference implementations: the classifiers that come with the repository,
-//! and all-MiniLM-L6-v2 where `SALAMANDER_MINILM` names its directory.
+//! Trained models against their reference implementations: those that come with the repository, and
+//! all-MiniLM-L6-v2 where `SALAMANDER_MINILM` names its directory.
 //!
-//! `tools/fixtures/{sentiment,cifar,minilm}.py` make the fixtures.
+//! `tools/fixtures/{sentiment,cifar,recordings,minilm}.py` make the fixtures.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use salamander::importers::Checkpoint;
 use salamander::models::processing::text::Truncation;
 use salamander::tasks::{
-    ClassificationFunction, ImageClassification, ImageClassificationOptions, TextClassification,
-    TextClassificationOptions, TextEmbedding,
+    ClassificationFunction, ImageClassification, ImageClassificationOptions, SpeechRecognition,
+    SpeechRecognitionOptions, TextClassification, TextClassificationOptions, TextEmbedding,
+    Transcript,
 };
 use salamander::{Device, ModelDir};
 use serde_json::Value;
@@ -105,6 +106,80 @@ fn pictures() {
         }
     }
     assert_eq!((samples, cases.len()), (8, 16));
+}
+
+#[test]
+fn speech() {
+    let device = Device::from_env().unwrap();
+    let open = |timestamps| {
+        // Nothing is drawn.
+        let options = SpeechRecognitionOptions {
+            timestamps,
+            temperatures: vec![0.0],
+            compression_ratio_threshold: None,
+            logprob_threshold: None,
+            no_speech_threshold: None,
+            ..SpeechRecognitionOptions::default()
+        };
+        let model = SpeechRecognition::open(root("assets/speech"), &device);
+        model.unwrap().with_options(options).unwrap()
+    };
+    let (timed, plain) = (open(true), open(false));
+    let cases = json("tests/fixtures/speech/expected.json");
+    assert!(cases.len() >= 10);
+    let file = |case: &Value| root(case["file"].as_str().unwrap());
+    let mut transcripts = Vec::new();
+    let mut tokens = 0;
+    for case in &cases {
+        let transcript = timed.run(file(case)).unwrap();
+        assert_eq!(transcript.language.as_deref(), Some("en"));
+        let expected = case["segments"].as_array().unwrap();
+        let name = &case["file"];
+        assert_eq!(transcript.segments.len(), expected.len(), "{name}");
+        for (found, expected) in transcript.segments.iter().zip(expected) {
+            assert_eq!(
+                serde_json::json!(found.tokens),
+                expected["tokens"],
+                "{name}"
+            );
+            assert_eq!(expected["text"], found.text, "{name}");
+            let start = expected["start"].as_f64().unwrap();
+            assert!(
+                (found.start - start).abs() < 1e-6,
+                "{name}: {}",
+                found.start
+            );
+            // No segment ends after the recording.
+            let end = expected["end"].as_f64().unwrap();
+            assert!(found.end < end + 1e-6, "{name}: {}", found.end);
+            tokens += found.tokens.len();
+        }
+        transcripts.push(transcript);
+        if let Some(expected) = case.get("plain") {
+            let transcript = plain.run(file(case)).unwrap();
+            let found: Vec<u32> = transcript
+                .segments
+                .iter()
+                .flat_map(|segment| segment.tokens.clone())
+                .collect();
+            assert_eq!(serde_json::json!(found), *expected, "{name}");
+            tokens += found.len();
+        }
+    }
+    println!("{tokens} tokens of {} recordings", cases.len());
+
+    // Side by side they say what each says alone.
+    let files: Vec<PathBuf> = cases.iter().map(file).collect();
+    let together = timed.run_batch(&files).unwrap();
+    assert_eq!(together.len(), transcripts.len());
+    for (together, alone) in together.iter().zip(&transcripts) {
+        assert_eq!(together.text, alone.text);
+        let tokens = |transcript: &Transcript| {
+            let segments = transcript.segments.iter();
+            segments.map(|s| s.tokens.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(tokens(together), tokens(alone));
+    }
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! Speech recognition from samples to text, against the reference on a tiny random model.
 //!
-//! `tools/fixtures/whisper_generate.py` makes the fixtures.
+//! `tools/fixtures/{whisper_generate,whisper_openai}.py` make the fixtures.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::{Int, Tensor};
+use salamander::importers::Checkpoint;
+use salamander::models::{detect, whisper};
 use salamander::tasks::{SpeechRecognition, SpeechRecognitionOptions, SpeechTask};
 use salamander::{Audio, Device};
 use serde_json::Value;
@@ -72,6 +75,62 @@ fn segments_are_the_references() {
                 );
             }
         }
+    }
+}
+
+/// A `.pt` and a tokenizer are all there is: sizes and rules are those of OpenAI's package.
+#[test]
+fn openais_checkpoint_needs_no_configuration() {
+    let (model, device) = (fixture("whisper_openai/model"), Device::from_env().unwrap());
+    let checkpoint = Checkpoint::open(&model).unwrap();
+    let nothing = Value::Null;
+    let detected = detect(&checkpoint, &nothing).unwrap();
+    let config = detected.config(&nothing).unwrap();
+    let (network, config) = whisper::open(&config, &checkpoint, device.burn()).unwrap();
+    assert_eq!(
+        (
+            config.encoder_attention_heads,
+            config.decoder_attention_heads
+        ),
+        (3, 2)
+    );
+    let golden = Checkpoint::open(fixture("whisper_openai/golden.safetensors")).unwrap();
+    let read = |name: &str| golden.get(name).unwrap().read().unwrap();
+    let mel = Tensor::<3>::from_data(read("mel"), device.burn());
+    let tokens = Tensor::<2, Int>::from_data(read("tokens"), device.burn());
+    let logits = network.forward(tokens.into(), network.trunk().encode(mel));
+    let expected = Tensor::<3>::from_data(read("logits"), device.burn());
+    let largest = expected.clone().abs().max().into_scalar::<f32>();
+    let worst = (logits - expected).abs().max().into_scalar::<f32>();
+    // The reference itself is that far from its result in f64.
+    assert!(worst < 2e-5 * largest, "differs by {worst} of {largest}");
+
+    let text = fs::read(fixture("whisper_openai/decoded.json")).unwrap();
+    let decoded: Vec<Value> = serde_json::from_slice(&text).unwrap();
+    assert_eq!(decoded.len(), 6);
+    for case in decoded {
+        let mut audio = sound();
+        match case["sound"].as_str().unwrap() {
+            "backwards" => audio.samples.reverse(),
+            "half" => drop(audio.samples.drain(..8_000)),
+            _ => {}
+        }
+        let options = SpeechRecognitionOptions {
+            language: case["asked"].as_str().map(str::to_owned),
+            task: None,
+            max_new_tokens: Some(30),
+            ..plain()
+        };
+        let transcribe = SpeechRecognition::open(&model, &device).unwrap();
+        let transcribe = transcribe.with_options(options).unwrap();
+        let transcript = transcribe.run_audio(&audio, |_| {}).unwrap();
+        assert_eq!(transcript.language.as_deref(), case["language"].as_str());
+        assert_eq!(transcript.segments.len(), 1);
+        assert_eq!(
+            serde_json::json!(transcript.segments[0].tokens),
+            case["tokens"],
+            "{case}"
+        );
     }
 }
 

@@ -236,6 +236,11 @@ impl<'a> Evidence<'a> {
         (0..self.checkpoint.len()).take_while(has).count()
     }
 
+    /// A number that the file holds beside its tensors.
+    pub(crate) fn stored(&self, name: &str) -> Option<usize> {
+        self.checkpoint.metadata.get(name)?.parse().ok()
+    }
+
     /// Notes what `by` shows.
     pub(crate) fn shown(
         &mut self,

@@ -1,7 +1,7 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use salamander_models::ConfigError;
-use salamander_models::processing::text::TextTokenizer;
+use salamander_models::processing::text::{TextError, TextTokenizer};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -82,9 +82,9 @@ impl GenerationConfig {
         set(&mut self.eos_token_id, "<|endoftext|>");
         set(&mut self.no_timestamps_token_id, "<|notimestamps|>");
         set(&mut self.prev_sot_token_id, "<|startofprev|>");
-        // English-only models have the same tokens without their meaning; their vocabulary is shorter.
+        // English-only models have the same tokens without their meaning; their words are GPT-2's.
         if self.is_multilingual.is_none() {
-            self.is_multilingual = id("<|endoftext|>").map(|end| end > 50_256);
+            self.is_multilingual = id("<|endoftext|>").map(|end| end != 50_256);
         }
         if self.is_multilingual == Some(false) {
             return;
@@ -102,4 +102,60 @@ impl GenerationConfig {
             self.task_to_id = tasks.into_iter().collect();
         }
     }
+
+    /// Fills in what OpenAI's package does with its own checkpoints, which say nothing of it.
+    ///
+    /// Reference: the defaults of `DecodingOptions` of openai-whisper 20250625.
+    ///
+    /// # Errors
+    /// The tokenizer refuses a text.
+    pub(crate) fn complete_as_openai(
+        &mut self,
+        tokenizer: &TextTokenizer,
+    ) -> Result<(), TextError> {
+        let mut suppressed = non_speech(tokenizer)?;
+        let marks = [
+            "startoftranscript",
+            "translate",
+            "transcribe",
+            "startoflm",
+            "startofprev",
+        ];
+        let marks = marks.iter().chain(&["nospeech", "nocaptions"]);
+        suppressed.extend(marks.filter_map(|mark| tokenizer.token_to_id(&format!("<|{mark}|>"))));
+        let suppressed = suppressed.into_iter().map(i64::from).collect();
+        self.suppress_tokens.get_or_insert(suppressed);
+        let blank = tokenizer.pieces(" ")?.into_iter().chain(self.eos_token_id);
+        let blank = blank.map(i64::from).collect();
+        self.begin_suppress_tokens.get_or_insert(blank);
+        self.max_initial_timestamp_index.get_or_insert(50);
+        Ok(())
+    }
+}
+
+/// Tokens of what is written and not spoken: brackets, quotes, notes of music.
+///
+/// Reference: `Tokenizer.non_speech_tokens` of openai-whisper 20250625.
+fn non_speech(tokenizer: &TextTokenizer) -> Result<BTreeSet<u32>, TextError> {
+    const NOTES: &str = "♩♪♫♬♭♮♯";
+    const ONES: &str = "\"#()*+/:;<=>@[\\]^_`{|}~「」『』";
+    const SEVERAL: &str = "<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪";
+    let mut found = BTreeSet::new();
+    // Within a word both may stand.
+    for text in [" -", " '"] {
+        found.extend(tokenizer.pieces(text)?.first());
+    }
+    let notes = NOTES.chars().map(|note| (note.to_string(), true));
+    let ones = ONES.chars().map(|one| (one.to_string(), false));
+    let several = SEVERAL.split(' ').map(|text| (text.to_owned(), false));
+    for (symbol, note) in notes.chain(ones).chain(several) {
+        for text in [format!(" {symbol}"), symbol] {
+            let pieces = tokenizer.pieces(&text)?;
+            // Notes are several tokens, of which the first begins nothing that is spoken.
+            if pieces.len() == 1 || note {
+                found.extend(pieces.first());
+            }
+        }
+    }
+    Ok(found)
 }

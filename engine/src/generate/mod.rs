@@ -9,4 +9,4 @@ mod transcribe;
 pub(crate) use config::GenerationConfig;
 pub(crate) use languages::name as language_name;
 pub(crate) use search::SearchOptions;
-pub(crate) use transcribe::{Prompt, Request, Segment, Transcriber};
+pub(crate) use transcribe::{Prompt, Recording, Request, Segment, Transcriber};

@@ -27,7 +27,7 @@ pub(crate) struct SearchOptions {
 }
 
 /// What a search found.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Found {
     /// With the token that ends a text, if it came.
     pub(super) tokens: Vec<u32>,
@@ -65,43 +65,56 @@ fn argmax(scores: &[f32]) -> usize {
     best
 }
 
-/// The likeliest token at each step, or at a `temperature` above 0 one drawn by its probability.
+/// For each row the likeliest token at each step, or at a `temperature` above 0 one drawn by its probability.
+///
+/// The rows' prompts are of one length. A row that has ended is fed its end until all have ended.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn sample(
     decoder: &mut dyn Steps,
-    prompt: &[u32],
+    prompts: &[&[u32]],
     rules: &Rules,
     end: u32,
     room: usize,
     temperature: f32,
     options: &SearchOptions,
-    random: &mut ChaCha8Rng,
-) -> Result<Found, Error> {
-    let mut tokens: Vec<u32> = Vec::new();
-    let mut sum = 0.0;
-    while tokens.len() < room {
-        let fed = match tokens.last() {
-            None => prompt,
-            Some(last) => std::slice::from_ref(last),
-        };
-        let mut scores = decoder.step(&[fed])?;
-        rules.apply(&tokens, &mut scores);
-        let token = if temperature > 0.0 {
-            keep_top(&mut scores, options.top_k);
-            draw(&scores, temperature, random)
-        } else {
-            argmax(&scores)
-        };
-        sum += logprob(&scores, token);
-        tokens.push(token as u32);
-        if token as u32 == end {
+    random: &mut [ChaCha8Rng],
+) -> Result<Vec<Found>, Error> {
+    let mut found: Vec<Found> = prompts.iter().map(|_| Found::default()).collect();
+    let ended = |row: &Found| row.tokens.last() == Some(&end);
+    for _ in 0..room {
+        if found.iter().all(ended) {
             break;
         }
+        let fed = found.iter().zip(prompts);
+        let fed: Vec<&[u32]> = fed
+            .map(|(row, prompt)| match row.tokens.last() {
+                None => prompt,
+                Some(last) => std::slice::from_ref(last),
+            })
+            .collect();
+        let mut scores = decoder.step(&fed)?;
+        let size = (scores.len() / prompts.len().max(1)).max(1);
+        let rows = scores
+            .chunks_exact_mut(size)
+            .zip(&mut found)
+            .zip(&mut *random);
+        for ((scores, row), random) in rows.filter(|((_, row), _)| !ended(row)) {
+            rules.apply(&row.tokens, scores);
+            let token = if temperature > 0.0 {
+                keep_top(scores, options.top_k);
+                draw(scores, temperature, random)
+            } else {
+                argmax(scores)
+            };
+            // Until the end, their sum.
+            row.mean_logprob += logprob(scores, token);
+            row.tokens.push(token as u32);
+        }
     }
-    Ok(Found {
-        mean_logprob: sum / tokens.len().max(1) as f32,
-        tokens,
-    })
+    for row in &mut found {
+        row.mean_logprob /= row.tokens.len().max(1) as f32;
+    }
+    Ok(found)
 }
 
 /// Forbids all but the `count` best; all that equal the last of them stay.

@@ -1,10 +1,10 @@
 //! Whisper's algorithm around the search: windows, prompts, fallback, segments.
 //!
-//! Reference: `WhisperGenerationMixin.generate` of transformers 5.23, its sequential algorithm for one
-//! recording. Two departures: windows that hold nothing but the padding after a short recording are not
+//! Reference: `WhisperGenerationMixin.generate` of transformers 5.23, its sequential algorithm. Two departures: windows that hold nothing but the padding after a short recording are not
 //! decoded, and a window whose last timestamp is its beginning, on which the reference would never get
 //! further, is left behind.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use burn::tensor::{Int, Tensor, TensorData};
@@ -81,6 +81,67 @@ fn option(name: &'static str, reason: impl Into<String>) -> Error {
     }
 }
 
+/// A recording's frames, of which the first `content` are not padding.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Recording<'a> {
+    pub(crate) features: &'a Features,
+    pub(crate) content: usize,
+}
+
+/// How far a recording is transcribed, and what the next window depends on.
+struct State {
+    /// The tokens that say what is to be done.
+    init: Vec<u32>,
+    /// The frame at which the next window begins.
+    seek: usize,
+    /// Whether it goes on from what was said.
+    condition: bool,
+    said: Vec<Vec<u32>>,
+    random: ChaCha8Rng,
+    max_length: Option<usize>,
+}
+
+impl State {
+    fn new(init: Vec<u32>, request: &Request, max_length: Option<usize>) -> Self {
+        let prompt = request.prompt.as_ref().filter(|prompt| !prompt.every);
+        let said = prompt.map(|prompt| prompt.tokens.get(1..).unwrap_or_default().to_vec());
+        Self {
+            init,
+            seek: 0,
+            condition: request.condition,
+            said: said.into_iter().collect(),
+            random: ChaCha8Rng::seed_from_u64(request.seed),
+            max_length,
+        }
+    }
+
+    /// Goes on to the next window by the answer to this one, whose segments it gives.
+    fn take(
+        &mut self,
+        answer: &Answer,
+        random: ChaCha8Rng,
+        recording: &Recording<'_>,
+        request: &Request,
+        window: usize,
+        first_time: u32,
+    ) -> Vec<Segment> {
+        let offset = self.seek as f64 * PRECISION / STRIDE as f64;
+        let frames = (recording.features.frames - self.seek).min(window);
+        self.random = random;
+        self.condition = request.condition && answer.temperature < WILD;
+        let (segments, advance) = if answer.skip {
+            (Vec::new(), frames)
+        } else {
+            split(answer, offset, first_time, frames)
+        };
+        let said = segments.iter().map(|segment| segment.tokens.clone());
+        self.said.extend(said);
+        // The reference does not get further from here.
+        self.seek += if advance == 0 { frames } else { advance };
+        segments
+    }
+}
+
 /// A window's answer.
 struct Answer {
     tokens: Vec<u32>,
@@ -92,72 +153,96 @@ struct Answer {
 }
 
 impl Transcriber<'_> {
-    /// Transcribes frames, of which the first `content` are not padding, and hands over each window's
-    /// segments with the seconds that are done. Gives the id of the language, if the model has several.
+    /// Transcribes recordings, and hands over each window's segments with the recording's index and the seconds
+    /// of it that are done. Gives the ids of the languages, if the model has several.
+    ///
+    /// Windows of several recordings are encoded together, and decoded together where their prompts are equally
+    /// long. Each recording gets what it would get alone.
     pub(crate) fn run(
         &self,
-        features: &Features,
-        content: usize,
+        recordings: &[Recording<'_>],
         request: &Request,
-        mut found: impl FnMut(&[Segment], f64) -> Result<(), Error>,
-    ) -> Result<Option<u32>, Error> {
+        mut found: impl FnMut(usize, &[Segment], f64) -> Result<(), Error>,
+    ) -> Result<Vec<Option<u32>>, Error> {
         let window = self.config.window_frames();
         let end = self.end()?;
         if request.timestamps && self.generation.no_timestamps_token_id.is_none() {
             let reason = "the checkpoint's generation_config.json has no `no_timestamps_token_id`";
             return Err(option("timestamps", reason));
         }
-        if features.frames > window && !request.timestamps {
+        let long = recordings.iter().any(|r| r.features.frames > window);
+        if long && !request.timestamps {
             let reason = "a recording longer than one window needs them to find the next window";
             return Err(option("timestamps", reason));
         }
-        let init = self.init_tokens(features, request)?;
-        let language = init.get(1).copied().filter(|id| {
-            let languages = self.generation.lang_to_id.as_ref();
-            languages.is_some_and(|map| map.values().any(|known| known == id))
-        });
         let first_time = self
             .generation
             .no_timestamps_token_id
             .map_or(u32::MAX, |id| id.saturating_add(1));
         let rules = self.rules(request, end);
-        let mut random = ChaCha8Rng::seed_from_u64(request.seed);
-        let mut max_length = self.generation.max_length;
-        let mut condition = request.condition;
-        let mut said: Vec<Vec<u32>> = Vec::new();
-        if let Some(prompt) = request.prompt.as_ref().filter(|prompt| !prompt.every) {
-            said.push(prompt.tokens.get(1..).unwrap_or_default().to_vec());
-        }
-        let mut seek = 0;
-        while seek < features.frames && seek < content {
-            let offset = seek as f64 * PRECISION / STRIDE as f64;
-            let frames = (features.frames - seek).min(window);
-            let encoded = self.encode(&cut(features, seek, frames, window));
-            let prompt = self.prompt(request, &init, condition, &said, first_time)?;
-            let room = self.room(prompt.len(), request, &mut max_length)?;
-            let answer = self.answer(
-                &encoded,
-                &prompt,
-                init.len(),
-                &rules,
-                end,
-                room,
+        let mut states = Vec::with_capacity(recordings.len());
+        for recording in recordings {
+            states.push(State::new(
+                self.init_tokens(recording.features, request)?,
                 request,
-                &mut random,
-            )?;
-            condition = request.condition && answer.temperature < WILD;
-            let (segments, advance) = if answer.skip {
-                (Vec::new(), frames)
-            } else {
-                split(&answer, offset, first_time, frames)
-            };
-            said.extend(segments.iter().map(|segment| segment.tokens.clone()));
-            // The reference does not get further from here.
-            seek += if advance == 0 { frames } else { advance };
-            let done = seek.min(content) as f64 * PRECISION / STRIDE as f64;
-            found(&segments, done)?;
+                self.generation.max_length,
+            ));
         }
-        Ok(language)
+        loop {
+            let mut together: BTreeMap<(usize, usize), Vec<(usize, Vec<u32>)>> = BTreeMap::new();
+            for (index, (state, recording)) in states.iter_mut().zip(recordings).enumerate() {
+                if state.seek >= recording.features.frames.min(recording.content) {
+                    continue;
+                }
+                let prompt = self.prompt(request, state, first_time)?;
+                let room = self.room(prompt.len(), request, &mut state.max_length)?;
+                let rows = together.entry((prompt.len(), room)).or_default();
+                rows.push((index, prompt));
+            }
+            if together.is_empty() {
+                break;
+            }
+            for ((_, room), rows) in together {
+                let windows: Vec<Features> = rows
+                    .iter()
+                    .map(|(index, _)| {
+                        recordings[*index]
+                            .features
+                            .window(states[*index].seek, window)
+                    })
+                    .collect();
+                let prompts: Vec<&[u32]> = rows.iter().map(|(_, prompt)| &prompt[..]).collect();
+                let mut random: Vec<ChaCha8Rng> = rows
+                    .iter()
+                    .map(|(index, _)| states[*index].random.clone())
+                    .collect();
+                let encoded = self.encode(&windows);
+                let init = states[rows[0].0].init.len();
+                let answers = self.answers(
+                    &encoded,
+                    &prompts,
+                    init,
+                    &rules,
+                    end,
+                    room,
+                    request,
+                    &mut random,
+                )?;
+                for (((index, _), answer), random) in rows.iter().zip(answers).zip(random) {
+                    let (state, recording) = (&mut states[*index], &recordings[*index]);
+                    let segments =
+                        state.take(&answer, random, recording, request, window, first_time);
+                    let done = state.seek.min(recording.content) as f64 * PRECISION / STRIDE as f64;
+                    found(*index, &segments, done)?;
+                }
+            }
+        }
+        let known = self.generation.lang_to_id.as_ref();
+        let language = |state: &State| {
+            let id = state.init.get(1).copied()?;
+            known?.values().any(|known| *known == id).then_some(id)
+        };
+        Ok(states.iter().map(language).collect())
     }
 
     fn end(&self) -> Result<u32, Error> {
@@ -169,9 +254,11 @@ impl Transcriber<'_> {
         })
     }
 
-    fn encode(&self, window: &Features) -> Tensor<3> {
-        let shape = [1, window.bins, window.frames];
-        let data = TensorData::new(window.values.clone(), shape);
+    /// Encodes windows of one size, one a row.
+    fn encode(&self, windows: &[Features]) -> Tensor<3> {
+        let (bins, frames) = windows.first().map_or((0, 0), |w| (w.bins, w.frames));
+        let values = windows.iter().flat_map(|window| &window.values).copied();
+        let data = TensorData::new(values.collect::<Vec<_>>(), [windows.len(), bins, frames]);
         self.model
             .trunk()
             .encode(Tensor::from_data(data, self.device))
@@ -275,8 +362,7 @@ impl Transcriber<'_> {
         start: u32,
         languages: impl Iterator<Item = u32>,
     ) -> Result<u32, Error> {
-        let window = self.config.window_frames();
-        let encoded = self.encode(&cut(features, 0, features.frames.min(window), window));
+        let encoded = self.encode(&[features.window(0, self.config.window_frames())]);
         let mut decoder = self.decoder(&encoded, 1, 1);
         let logits = decoder.step(&[&[start]])?;
         let score = |id: &u32| logits.get(*id as usize).copied();
@@ -293,16 +379,9 @@ impl Transcriber<'_> {
     }
 
     /// What was said before, or the prompt, and what is to be done.
-    fn prompt(
-        &self,
-        request: &Request,
-        init: &[u32],
-        condition: bool,
-        said: &[Vec<u32>],
-        first_time: u32,
-    ) -> Result<Vec<u32>, Error> {
+    fn prompt(&self, request: &Request, state: &State, first_time: u32) -> Result<Vec<u32>, Error> {
         let mut tokens: Vec<u32> = Vec::new();
-        if condition && !said.is_empty() {
+        if state.condition && !state.said.is_empty() {
             let previous = self.generation.prev_sot_token_id.or_else(|| {
                 let suppressed = self.generation.suppress_tokens.as_ref()?;
                 let index = suppressed.len().checked_sub(2)?;
@@ -313,7 +392,7 @@ impl Transcriber<'_> {
                 _ => tokens.extend(previous),
             }
             let mut history: Vec<u32> = Vec::new();
-            for segment in said {
+            for segment in &state.said {
                 let ends_twice = segment.len() > 2 && segment[segment.len() - 2] >= first_time;
                 history.extend(&segment[..segment.len() - usize::from(ends_twice)]);
             }
@@ -322,7 +401,7 @@ impl Transcriber<'_> {
         } else if let Some(prompt) = &request.prompt {
             tokens.extend(&prompt.tokens);
         }
-        tokens.extend(init);
+        tokens.extend(&state.init);
         if tokens.len() >= self.config.max_target_positions {
             let (length, most) = (tokens.len(), self.config.max_target_positions);
             let reason = format!("{length} tokens leave no room: the model takes {most} in all");
@@ -369,77 +448,130 @@ impl Transcriber<'_> {
         }
     }
 
-    /// Decodes a window, hotter and hotter until the answer is good enough.
+    /// Decodes windows, each hotter and hotter until its answer is good enough.
     #[allow(clippy::too_many_arguments)]
-    fn answer(
+    fn answers(
         &self,
         encoded: &Tensor<3>,
-        prompt: &[u32],
+        prompts: &[&[u32]],
         init: usize,
         rules: &Rules,
         end: u32,
         room: usize,
         request: &Request,
-        random: &mut ChaCha8Rng,
-    ) -> Result<Answer, Error> {
+        random: &mut [ChaCha8Rng],
+    ) -> Result<Vec<Answer>, Error> {
         let no_speech = match request.no_speech {
-            Some(_) => self.no_speech(encoded, &prompt[..prompt.len() - init + 1])?,
-            None => 0.0,
+            Some(_) => self.no_speech(encoded, prompts, init)?,
+            None => vec![0.0; prompts.len()],
         };
-        let capacity = prompt.len() + room;
-        let mut temperatures = request.temperatures.iter().peekable();
-        loop {
-            let temperature = temperatures.next().copied().unwrap_or(0.0);
-            let beams = if temperature > 0.0 {
-                1
-            } else {
-                request.search.beams
-            };
-            let mut decoder = self.decoder(encoded, beams, capacity);
-            let Found {
-                mut tokens,
-                mean_logprob,
-            } = if beams > 1 {
-                beam_search(&mut decoder, prompt, rules, end, room, &request.search)?
-            } else {
-                let search = &request.search;
-                sample(
-                    &mut decoder,
-                    prompt,
-                    rules,
-                    end,
-                    room,
-                    temperature,
-                    search,
-                    random,
-                )?
-            };
-            let compression_ratio = compression_ratio(&tokens, self.config.vocab_size);
-            let unlikely = request.logprob.is_some_and(|least| mean_logprob < least);
-            let repeats = request
-                .compression_ratio
-                .is_some_and(|most| compression_ratio > most);
-            let skip = unlikely && request.no_speech.is_some_and(|most| no_speech > most);
-            let again = (unlikely || repeats) && !skip;
-            if again && temperatures.peek().is_some() {
-                continue;
-            }
-            if tokens.last() == Some(&end) {
-                tokens.pop();
-            }
-            return Ok(Answer {
-                tokens,
-                skip,
+        let mut answers: Vec<Option<Answer>> = prompts.iter().map(|_| None).collect();
+        let mut open: Vec<usize> = (0..prompts.len()).collect();
+        for (index, &temperature) in request.temperatures.iter().enumerate() {
+            let last = index + 1 == request.temperatures.len();
+            let found = self.search(
+                encoded,
+                prompts,
+                &open,
+                rules,
+                end,
+                room,
                 temperature,
-                mean_logprob,
-                compression_ratio,
-                no_speech,
-            });
+                request,
+                random,
+            )?;
+            let mut again = Vec::new();
+            for (
+                row,
+                Found {
+                    mut tokens,
+                    mean_logprob,
+                },
+            ) in open.into_iter().zip(found)
+            {
+                let compression_ratio = compression_ratio(&tokens, self.config.vocab_size);
+                let unlikely = request.logprob.is_some_and(|least| mean_logprob < least);
+                let repeats = request
+                    .compression_ratio
+                    .is_some_and(|most| compression_ratio > most);
+                let skip = unlikely && request.no_speech.is_some_and(|most| no_speech[row] > most);
+                if (unlikely || repeats) && !skip && !last {
+                    again.push(row);
+                    continue;
+                }
+                if tokens.last() == Some(&end) {
+                    tokens.pop();
+                }
+                answers[row] = Some(Answer {
+                    tokens,
+                    skip,
+                    temperature,
+                    mean_logprob,
+                    compression_ratio,
+                    no_speech: no_speech[row],
+                });
+            }
+            open = again;
+            if open.is_empty() {
+                break;
+            }
         }
+        let answers: Option<Vec<Answer>> = answers.into_iter().collect();
+        answers.ok_or_else(|| option("temperatures", "there is none"))
+    }
+
+    /// What is said in the windows `open`, at one temperature.
+    #[allow(clippy::too_many_arguments)]
+    fn search(
+        &self,
+        encoded: &Tensor<3>,
+        prompts: &[&[u32]],
+        open: &[usize],
+        rules: &Rules,
+        end: u32,
+        room: usize,
+        temperature: f32,
+        request: &Request,
+        random: &mut [ChaCha8Rng],
+    ) -> Result<Vec<Found>, Error> {
+        let search = &request.search;
+        let capacity = prompts.first().map_or(0, |prompt| prompt.len()) + room;
+        if search.beams > 1 && temperature <= 0.0 {
+            let one = |&row: &usize| {
+                let encoded = encoded.clone().narrow(0, row, 1);
+                let mut decoder = self.decoder(&encoded, search.beams, capacity);
+                beam_search(&mut decoder, prompts[row], rules, end, room, search)
+            };
+            return open.iter().map(one).collect();
+        }
+        let rows: Vec<i64> = open.iter().map(|&row| row as i64).collect();
+        let rows = Tensor::from_data(&rows[..], self.device);
+        let mut decoder = self.decoder(&encoded.clone().select(0, rows), 1, capacity);
+        let prompts: Vec<&[u32]> = open.iter().map(|&row| prompts[row]).collect();
+        let mut drawn: Vec<ChaCha8Rng> = open.iter().map(|&row| random[row].clone()).collect();
+        let found = sample(
+            &mut decoder,
+            &prompts,
+            rules,
+            end,
+            room,
+            temperature,
+            search,
+            &mut drawn,
+        )?;
+        for (&row, drawn) in open.iter().zip(drawn) {
+            random[row] = drawn;
+        }
+        Ok(found)
     }
 
     /// The probability that nobody speaks, which the model tells where the transcript starts.
-    fn no_speech(&self, encoded: &Tensor<3>, tokens: &[u32]) -> Result<f32, Error> {
+    fn no_speech(
+        &self,
+        encoded: &Tensor<3>,
+        prompts: &[&[u32]],
+        init: usize,
+    ) -> Result<Vec<f32>, Error> {
         let Some(token) = self
             .generation
             .no_timestamps_token_id
@@ -448,12 +580,20 @@ impl Transcriber<'_> {
             let reason = "the checkpoint's generation_config.json has no `no_timestamps_token_id`";
             return Err(option("no_speech_threshold", reason));
         };
-        let mut decoder = self.decoder(encoded, 1, tokens.len());
-        let logits = decoder.step(&[tokens])?;
-        let peak = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f32 = logits.iter().map(|score| (score - peak).exp()).sum();
-        let score = logits.get(token as usize).copied();
-        Ok(score.map_or(0.0, |score| (score - peak).exp() / sum))
+        let starts: Vec<&[u32]> = prompts
+            .iter()
+            .map(|prompt| &prompt[..prompt.len() - init + 1])
+            .collect();
+        let mut decoder = self.decoder(encoded, 1, starts.first().map_or(0, |start| start.len()));
+        let logits = decoder.step(&starts)?;
+        let rows = logits.chunks_exact((logits.len() / prompts.len().max(1)).max(1));
+        let probability = |logits: &[f32]| {
+            let peak = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let sum: f32 = logits.iter().map(|score| (score - peak).exp()).sum();
+            let score = logits.get(token as usize).copied();
+            score.map_or(0.0, |score| (score - peak).exp() / sum)
+        };
+        Ok(rows.map(probability).collect())
     }
 }
 
@@ -471,12 +611,6 @@ fn language_id(name: &str, map: &std::collections::BTreeMap<String, u32>) -> Res
         let reason = format!("\"{name}\" is not known; there are {}", known.join(", "));
         option("language", reason)
     })
-}
-
-/// `frames` frames from `start` on, and zeros up to a whole window.
-fn cut(features: &Features, start: usize, frames: usize, window: usize) -> Features {
-    debug_assert!(frames <= window);
-    features.window(start, window)
 }
 
 /// How many times smaller the tokens' bytes become by zlib: repetition shows.
@@ -596,7 +730,7 @@ mod tests {
     use salamander_models::whisper;
     use serde_json::Value;
 
-    use super::{GenerationConfig, Prompt, Request, SearchOptions, Transcriber};
+    use super::{GenerationConfig, Prompt, Recording, Request, SearchOptions, Transcriber};
 
     fn request(arguments: &Value) -> Request {
         let number = |name: &str| arguments[name].as_f64().map(|value| value as f32);
@@ -674,7 +808,11 @@ mod tests {
             let request = request(&case["arguments"]);
             let features = &sounds[case["features"].as_str().unwrap()];
             let mut found = Vec::new();
-            let outcome = transcriber.run(features, features.frames, &request, |segments, _| {
+            let recording = Recording {
+                features,
+                content: features.frames,
+            };
+            let outcome = transcriber.run(&[recording], &request, |_, segments, _| {
                 found.extend_from_slice(segments);
                 Ok(())
             });

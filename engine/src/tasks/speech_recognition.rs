@@ -2,14 +2,15 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use salamander_models::processing::audio::{LogMel, LogMelConfig};
+use salamander_models::processing::audio::{Features, LogMel, LogMelConfig};
 use salamander_models::processing::text::TextTokenizer;
 use salamander_models::whisper::{self, WhisperConfig, WhisperForConditionalGeneration};
-use salamander_models::{ConfigError, find};
+use salamander_models::{ConfigError, detect, find};
 use serde::Serialize;
 
 use crate::generate::{
-    GenerationConfig, Prompt, Request, SearchOptions, Segment, Transcriber, language_name,
+    GenerationConfig, Prompt, Recording, Request, SearchOptions, Segment, Transcriber,
+    language_name,
 };
 use crate::{Audio, Device, Error, ModelDir};
 
@@ -108,7 +109,7 @@ pub struct SpeechSegment {
 }
 
 /// What is said in a recording.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Transcript {
     /// All of it.
     pub text: String,
@@ -158,6 +159,9 @@ fn clock(seconds: f64, point: char) -> String {
     format!("{hours:02}:{minutes:02}:{seconds:02}{point}{milliseconds:03}")
 }
 
+/// How many recordings are transcribed side by side.
+const BATCH: usize = 8;
+
 /// How far a recording is transcribed.
 #[derive(Debug, Clone, Copy)]
 pub struct SpeechProgress<'a> {
@@ -189,11 +193,21 @@ impl SpeechRecognition {
     /// Opens a model directory, a hub id, or a `.bin` of whisper.cpp, whose vocabulary and mel filters are
     /// taken.
     ///
+    /// A directory with nothing but weights and a `tokenizer.json` will do: OpenAI's `.pt` files hold the sizes,
+    /// and what their package does by default is done.
+    ///
     /// # Errors
     /// The model cannot be found, read or honoured, or is no speech recogniser.
     pub fn open(model: impl AsRef<Path>, device: &Device) -> Result<Self, Error> {
         let directory = ModelDir::find(model)?;
-        let json = directory.config()?;
+        let checkpoint = directory.checkpoint()?;
+        let mut json = directory.config_or_empty()?;
+        let detected = detect(&checkpoint, &json);
+        if json.get("model_type").is_none() && json.get("architectures").is_none() {
+            let found = detected.as_ref().map_err(Clone::clone);
+            let complete = found.and_then(|found| found.config(&json));
+            json = complete.map_err(Error::config(directory.path()))?;
+        }
         let refuse = |field: &str, reason: String| {
             Error::config(directory.path())(ConfigError::new(field, reason))
         };
@@ -204,7 +218,6 @@ impl SpeechRecognition {
             return Err(refuse("model_type", reason));
         }
         let tokenizer = directory.tokenizer()?;
-        let checkpoint = directory.checkpoint()?;
         let (model, config) = whisper::open(&json, &checkpoint, device.burn())
             .map_err(Error::load(directory.path()))?;
         let settings = directory.json("generation_config.json")?;
@@ -212,6 +225,9 @@ impl SpeechRecognition {
             .map_err(Error::config(directory.path()))?;
         if settings.is_none() {
             generation.complete(&tokenizer);
+            if detected.is_ok_and(|found| found.dialect == whisper::OPENAI) {
+                generation.complete_as_openai(&tokenizer)?;
+            }
         }
         let audio = |source| Error::Audio {
             directory: directory.path().to_owned(),
@@ -226,10 +242,15 @@ impl SpeechRecognition {
         };
         let front_end = match processor {
             Some(json) => LogMelConfig::parse(&json).map_err(audio)?,
-            None => LogMelConfig {
-                feature_size: config.num_mel_bins,
-                ..LogMelConfig::default()
-            },
+            None => {
+                let defaults = LogMelConfig::default();
+                let second = defaults.sampling_rate as usize / defaults.hop_length;
+                LogMelConfig {
+                    feature_size: config.num_mel_bins,
+                    chunk_length: config.window_frames() / second,
+                    ..defaults
+                }
+            }
         };
         let pairs = [
             ("num_mel_bins", config.num_mel_bins, front_end.feature_size),
@@ -325,12 +346,20 @@ impl SpeechRecognition {
         self.run_audio(&Audio::open(file, self.sampling_rate())?, |_| {})
     }
 
-    /// Transcribes many sound files, one after the other; the answers come in their order.
+    /// Transcribes many sound files, several side by side; the answers come in their order, and are those that
+    /// each file has alone.
     ///
     /// # Errors
     /// As [`SpeechRecognition::run`].
     pub fn run_batch<P: AsRef<Path>>(&self, files: &[P]) -> Result<Vec<Transcript>, Error> {
-        files.iter().map(|file| self.run(file)).collect()
+        let mut transcripts = Vec::with_capacity(files.len());
+        for files in files.chunks(BATCH) {
+            let audios = files.iter();
+            let audios = audios.map(|file| Audio::open(file, self.sampling_rate()));
+            let audios: Vec<Audio> = audios.collect::<Result<_, _>>()?;
+            transcripts.extend(self.run_audios(&audios, |_, _| {})?);
+        }
+        Ok(transcripts)
     }
 
     /// Transcribes a waveform, and tells of segments as they are found.
@@ -342,6 +371,72 @@ impl SpeechRecognition {
         audio: &Audio,
         mut progress: impl FnMut(SpeechProgress<'_>),
     ) -> Result<Transcript, Error> {
+        let audios = std::slice::from_ref(audio);
+        let mut transcripts = self.run_audios(audios, |_, found| progress(found))?;
+        Ok(transcripts.swap_remove(0))
+    }
+
+    /// Transcribes waveforms side by side, and tells of segments as they are found, with the waveform's index.
+    fn run_audios(
+        &self,
+        audios: &[Audio],
+        mut progress: impl FnMut(usize, SpeechProgress<'_>),
+    ) -> Result<Vec<Transcript>, Error> {
+        let mut transcripts = vec![Transcript::default(); audios.len()];
+        let mut heard = Vec::new();
+        for (index, audio) in audios.iter().enumerate() {
+            if !audio.samples.is_empty() {
+                heard.push((index, self.features(audio)?));
+            }
+        }
+        let recordings: Vec<Recording<'_>> = heard
+            .iter()
+            .map(|(_, (features, content))| Recording {
+                features,
+                content: *content,
+            })
+            .collect();
+        let transcriber = Transcriber {
+            model: &self.model,
+            config: &self.config,
+            generation: &self.generation,
+            device: self.device.burn(),
+        };
+        let languages = transcriber.run(&recordings, &self.request()?, |row, found, seconds| {
+            let index = heard[row].0;
+            let total = audios[index].seconds();
+            let segments = &mut transcripts[index].segments;
+            let first = segments.len();
+            for segment in found {
+                segments.push(self.segment(segment, total)?);
+            }
+            let segments = &segments[first..];
+            let seconds = seconds.min(total);
+            progress(
+                index,
+                SpeechProgress {
+                    seconds,
+                    total,
+                    segments,
+                },
+            );
+            Ok(())
+        })?;
+        for ((index, _), language) in heard.iter().zip(languages) {
+            let transcript = &mut transcripts[*index];
+            transcript.text = transcript.segments.iter().map(|s| &s.text[..]).collect();
+            transcript.text = transcript.text.trim().to_owned();
+            transcript.language = language.and_then(|id| {
+                let mut known = self.generation.lang_to_id.iter().flatten();
+                let (token, _) = known.find(|(_, known)| **known == id)?;
+                Some(token.trim_matches(['<', '|', '>']).to_owned())
+            });
+        }
+        Ok(transcripts)
+    }
+
+    /// The frames of a waveform, and how many of them are not padding.
+    fn features(&self, audio: &Audio) -> Result<(Features, usize), Error> {
         let resampled;
         let samples = if audio.rate == self.sampling_rate() {
             &audio.samples
@@ -349,14 +444,6 @@ impl SpeechRecognition {
             resampled = audio.clone().resampled(self.sampling_rate())?;
             &resampled.samples
         };
-        let mut transcript = Transcript {
-            text: String::new(),
-            language: None,
-            segments: Vec::new(),
-        };
-        if samples.is_empty() {
-            return Ok(transcript);
-        }
         let settings = self.front_end.config();
         let features = if samples.len() <= settings.window_samples() {
             self.front_end.window(samples)
@@ -367,35 +454,7 @@ impl SpeechRecognition {
             name: "audio",
             reason: error.to_string(),
         })?;
-        let content = samples.len().div_ceil(settings.hop_length);
-        let total = samples.len() as f64 / f64::from(settings.sampling_rate);
-        let transcriber = Transcriber {
-            model: &self.model,
-            config: &self.config,
-            generation: &self.generation,
-            device: self.device.burn(),
-        };
-        let request = self.request()?;
-        let language = transcriber.run(&features, content, &request, |found, seconds| {
-            let first = transcript.segments.len();
-            for segment in found {
-                transcript.segments.push(self.segment(segment, total)?);
-            }
-            progress(SpeechProgress {
-                seconds: seconds.min(total),
-                total,
-                segments: &transcript.segments[first..],
-            });
-            Ok(())
-        })?;
-        transcript.text = transcript.segments.iter().map(|s| &s.text[..]).collect();
-        transcript.text = transcript.text.trim().to_owned();
-        transcript.language = language.and_then(|id| {
-            let mut known = self.generation.lang_to_id.iter().flatten();
-            let (token, _) = known.find(|(_, known)| **known == id)?;
-            Some(token.trim_matches(['<', '|', '>']).to_owned())
-        });
-        Ok(transcript)
+        Ok((features, samples.len().div_ceil(settings.hop_length)))
     }
 
     fn request(&self) -> Result<Request, Error> {

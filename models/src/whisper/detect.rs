@@ -38,7 +38,7 @@ pub(super) fn detect(
         let by = "the names of the trunk, without `model.`";
         found.shown("architectures", json!(["WhisperModel"]), by);
     }
-    let dialect = if openai { "OpenAI" } else { HUGGING_FACE };
+    let dialect = if openai { super::OPENAI } else { HUGGING_FACE };
     if given.contains_key("dims") || given.contains_key("n_mels") {
         // OpenAI's own fields hold all sizes.
         return Some((dialect, found.fields()));
@@ -65,23 +65,31 @@ pub(super) fn detect(
 
 /// The layers of the encoder or the decoder.
 fn side(found: &mut Evidence, side: &'static str, width: usize) {
-    let [layers, inner, heads] = match side {
+    let [layers, inner, heads, stored] = match side {
         "encoder" => [
             "encoder_layers",
             "encoder_ffn_dim",
             "encoder_attention_heads",
+            "dims.n_audio_head",
         ],
         _ => [
             "decoder_layers",
             "decoder_ffn_dim",
             "decoder_attention_heads",
+            "dims.n_text_head",
         ],
     };
     let before = format!("model.{side}.layers.");
     let count = found.count(&before, ".attention.query.weight");
     found.shown(layers, count, format!("{count} layers"));
     found.size(inner, &format!("{before}0.mlp.up.bias"), 0);
-    if width.is_multiple_of(HEAD) {
+    if let Some(count) = found.stored(stored) {
+        found.shown(
+            heads,
+            count,
+            format!("`{stored}` beside the tensors is {count}"),
+        );
+    } else if width.is_multiple_of(HEAD) {
         let why = "the published models have heads 64 wide";
         found.usual(heads, width / HEAD, why);
     } else {

@@ -35,6 +35,9 @@ pub use config::WhisperConfig;
 pub use heads::{WhisperForAudioClassification, WhisperForConditionalGeneration};
 pub use model::{Decoder, Encoder, Tokens, Whisper};
 
+/// The dialect of the checkpoints of the package `openai-whisper`.
+pub const OPENAI: &str = "OpenAI";
+
 /// Whisper's entry in the registry.
 pub const ARCHITECTURE: Architecture = Architecture {
     name: "whisper",
