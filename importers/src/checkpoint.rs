@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{BoolStore, DType, TensorData};
 use indexmap::IndexMap;
 
-use crate::{FormatError, detect, gguf};
+use crate::{FormatError, detect, gguf, tensorflow};
 
 /// The element type of a stored tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +89,22 @@ pub enum Format {
     Npy,
     /// An archive of NumPy arrays.
     Npz,
+    /// A TensorFlow checkpoint: an index and shards.
+    TensorFlow,
+    /// A TensorFlow checkpoint of the first version, in one file.
+    TensorFlowV1,
+    /// The constants of a TensorFlow graph.
+    TensorFlowGraph,
+    /// The variables of a SavedModel, or the constants of its graph.
+    SavedModel,
+    /// An HDF5 file, of Keras or another.
+    Hdf5,
+    /// Several HDF5 files under a `*.index.json`.
+    ShardedHdf5,
+    /// A Keras archive.
+    Keras,
+    /// One TFLite model.
+    TfLite,
 }
 
 impl fmt::Display for Format {
@@ -103,6 +119,14 @@ impl fmt::Display for Format {
             Format::SplitGguf => "GGUF, split",
             Format::Npy => "NumPy",
             Format::Npz => "NumPy archive",
+            Format::TensorFlow => "TensorFlow checkpoint",
+            Format::TensorFlowV1 => "TensorFlow checkpoint, version 1",
+            Format::TensorFlowGraph => "TensorFlow graph",
+            Format::SavedModel => "TensorFlow SavedModel",
+            Format::Hdf5 => "HDF5",
+            Format::ShardedHdf5 => "HDF5, sharded",
+            Format::Keras => "Keras archive",
+            Format::TfLite => "TFLite",
         })
     }
 }
@@ -180,17 +204,23 @@ impl Checkpoint {
     /// 2. `pytorch_model.bin`, `pytorch_model.bin.index.json`, another `*.bin.index.json`, the only file that
     ///    ends in `.pt`, `.pth`, `.bin`, `.th` or `.ckpt`;
     /// 3. the only `*.gguf`, or the parts of one;
-    /// 4. `weights.npz`, `model.npz`, the only `*.npz`, then the only `*.npy`.
+    /// 4. `weights.npz`, `model.npz`, the only `*.npz`, then the only `*.npy`;
+    /// 5. `saved_model.pb`, `variables/variables.index`, `checkpoint`, the only `*.index`;
+    /// 6. `tf_model.h5`, `tf_model.h5.index.json`, the only file that ends in `.keras`, `.h5` or `.hdf5`;
+    /// 7. the only `*.pb`, then the only `*.tflite`.
+    ///
+    /// A TensorFlow checkpoint may be named by its prefix, `model.ckpt-100`, which is no file.
     ///
     /// # Errors
     /// Nothing readable is there, or a file is truncated, corrupt or of another format.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, FormatError> {
         let path = path.as_ref();
-        let metadata = std::fs::metadata(path).map_err(FormatError::io(path))?;
+        let named = tensorflow::named(path);
+        let metadata = std::fs::metadata(&named).map_err(FormatError::io(path))?;
         if metadata.is_dir() {
             return detect::open(&weights_in(path)?);
         }
-        detect::open(path)
+        detect::open(&named)
     }
 
     pub(crate) fn new(
@@ -266,6 +296,26 @@ const KINDS: &[Kind] = &[
         index: &[],
         endings: &[".npy"],
     },
+    Kind {
+        usual: &["saved_model.pb", tensorflow::VARIABLES, "checkpoint"],
+        index: &[],
+        endings: &[".index"],
+    },
+    Kind {
+        usual: &["tf_model.h5", "tf_model.h5.index.json"],
+        index: &[".h5.index.json"],
+        endings: &[".keras", ".h5", ".hdf5"],
+    },
+    Kind {
+        usual: &[],
+        index: &[],
+        endings: &[".pb"],
+    },
+    Kind {
+        usual: &[],
+        index: &[],
+        endings: &[".tflite"],
+    },
 ];
 
 /// Files that Hugging Face's trainers leave beside the weights, under the same endings.
@@ -300,7 +350,7 @@ fn weights_in(directory: &Path) -> Result<PathBuf, FormatError> {
         let usual = kind
             .usual
             .iter()
-            .find(|usual| names.iter().any(|name| name == *usual));
+            .find(|usual| directory.join(usual).is_file());
         if let Some(usual) = usual {
             return Ok(directory.join(usual));
         }
@@ -329,7 +379,7 @@ fn weights_in(directory: &Path) -> Result<PathBuf, FormatError> {
     let others: Vec<String> = names
         .into_iter()
         .filter(|name| {
-            [".onnx", ".h5", ".msgpack"]
+            [".onnx", ".msgpack"]
                 .iter()
                 .any(|ending| name.ends_with(ending))
         })

@@ -8,7 +8,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::FormatError;
 use crate::map::map_file;
 use crate::zip::{self, Archive};
-use crate::{gguf, numpy, pytorch, safetensors, sharded};
+use crate::{gguf, hdf5, numpy, pytorch, safetensors, sharded, tensorflow, tflite};
 
 /// What is not weights, or in no format that is read here: how it begins, what it is, what to do.
 const OTHERS: &[(&[u8], &str)] = &[
@@ -18,10 +18,6 @@ const OTHERS: &[(&[u8], &str)] = &[
     ),
     (b"<!DOCTYPE", "a web page; download the file itself"),
     (b"<html", "a web page; download the file itself"),
-    (
-        b"\x89HDF\r\n\x1a\n",
-        "an HDF5 file, which is not read here; convert it to safetensors",
-    ),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"),
     (b"Rar!", "a RAR archive; unpack it first"),
     (b"\x1f\x8b", "compressed by gzip; unpack it first"),
@@ -56,6 +52,8 @@ fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
         let archive = Archive::open(path, "zip", &map)?;
         return if numpy::is_npz(path, &archive) {
             numpy::npz(path, archive)
+        } else if hdf5::is_keras(&archive) {
+            hdf5::archive(path, &archive)
         } else {
             pytorch::containers::zip(path, &map, archive)
         };
@@ -69,6 +67,21 @@ fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
     if map.starts_with(gguf::MAGIC) {
         return gguf::read(path, map);
     }
+    if map.starts_with(hdf5::MAGIC) {
+        return hdf5::read(path, map);
+    }
+    if tflite::is_tflite(&map) {
+        return tflite::read(path, &map);
+    }
+    if extension == "meta" {
+        return Err(FormatError::NoWeights {
+            path: path.to_owned(),
+            reason: "this is the graph of a TensorFlow checkpoint; name its `.index`".to_owned(),
+        });
+    }
+    if let Some(found) = tensorflow::read(path, &map) {
+        return found;
+    }
     if let Some((_, what)) = OTHERS.iter().find(|(magic, _)| map.starts_with(magic)) {
         return Err(FormatError::NoWeights {
             path: path.to_owned(),
@@ -79,6 +92,9 @@ fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
         "pt" | "pth" | "th" | "bin" | "ckpt" => pytorch::read(path, map),
         "npy" | "npz" => numpy::npy(path, &map),
         "gguf" => gguf::read(path, map),
+        "h5" | "hdf5" | "keras" => hdf5::read(path, map),
+        "tflite" => tflite::read(path, &map),
+        "index" | "pb" => tensorflow::open(path),
         _ => safetensors::read(path, &map),
     }
 }

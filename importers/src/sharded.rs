@@ -1,4 +1,4 @@
-//! Weights in several files under a `*.index.json`, of safetensors or of PyTorch.
+//! Weights in several files under a `*.index.json`, of safetensors, of PyTorch or of HDF5.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::checkpoint::{Checkpoint, Entry, Format};
 use crate::detect;
 use crate::error::FormatError;
+use crate::hdf5;
 
 /// `model.safetensors.index.json`, `pytorch_model.bin.index.json`.
 #[derive(Deserialize)]
@@ -59,9 +60,10 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
         format = match checkpoint.format {
             Format::Safetensors => Format::ShardedSafetensors,
             Format::PyTorch => Format::ShardedPyTorch,
+            Format::Hdf5 => Format::ShardedHdf5,
             other => {
                 return Err(malformed(format!(
-                    "`{shard}` is a {other} file; shards are safetensors or PyTorch"
+                    "`{shard}` is a {other} file; shards are safetensors, PyTorch or HDF5"
                 )));
             }
         };
@@ -71,15 +73,15 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
 
     let mut entries = IndexMap::new();
     for (tensor, shard) in &index.weight_map {
-        let entry = shards
-            .get_mut(&shard[..])
-            .and_then(|entries| entries.shift_remove(tensor))
+        let found = shards.get_mut(&shard[..]);
+        let (name, entry) = found
+            .and_then(|entries| take(entries, tensor, format))
             .ok_or_else(|| {
                 malformed(format!(
                     "says that `{shard}` holds `{tensor}`, but it does not"
                 ))
             })?;
-        entries.insert(tensor.clone(), entry);
+        entries.insert(name, entry);
     }
     // What the shards hold beyond the index is listed too, so that nothing is dropped unseen.
     for (name, entry) in shards.into_values().flatten() {
@@ -91,4 +93,21 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
         other => (key, other.to_string()),
     });
     Ok(Checkpoint::new(format, files, metadata.collect(), entries))
+}
+
+/// The tensor that an index names, under the name that it has in its shard.
+fn take(
+    entries: &mut IndexMap<String, Entry>,
+    tensor: &str,
+    format: Format,
+) -> Option<(String, Entry)> {
+    let mut names = vec![tensor];
+    if format == Format::ShardedHdf5 {
+        // transformers' index has the names of TensorFlow's tensors, under a scope that its shards lack.
+        let own = hdf5::without_output(tensor);
+        names = vec![own];
+        names.extend(own.split_once('/').map(|(_, inner)| inner));
+    }
+    let name = names.into_iter().find(|name| entries.contains_key(*name))?;
+    entries.shift_remove_entry(name)
 }
