@@ -118,12 +118,12 @@ impl ModelDir {
         PretrainedConfig::parse(config).map_err(Error::config(&self.path))
     }
 
-    /// The weights.
+    /// The weights, under PyTorch's names and in its layouts.
     ///
     /// # Errors
     /// There are none, or they cannot be read.
     pub fn checkpoint(&self) -> Result<Checkpoint, Error> {
-        Ok(Checkpoint::open(&self.path)?)
+        Ok(Checkpoint::open(&self.path)?.in_pytorch_layout())
     }
 
     /// The tokenizer.

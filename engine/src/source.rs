@@ -29,7 +29,7 @@ impl Source {
             Some(_) if model.is_file() => {
                 let parent = model.parent().filter(|path| !path.as_os_str().is_empty());
                 let directory = ModelDir::find(parent.unwrap_or(Path::new(".")))?;
-                (directory, Checkpoint::open(model)?)
+                (directory, Checkpoint::open(model)?.in_pytorch_layout())
             }
             _ => {
                 let directory = ModelDir::find(model)?;

@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 
 use crate::float8::Float8;
 use crate::key_map::Source;
-use crate::{FormatError, data, detect, gguf, map};
+use crate::{FormatError, data, detect, gguf, map, tensorflow};
 
 /// The element type of a stored tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +116,22 @@ pub enum Format {
     ShardedFlax,
     /// A file of GGML's before GGUF.
     Ggml,
+    /// A TensorFlow checkpoint: an index and shards.
+    TensorFlow,
+    /// A TensorFlow checkpoint of the first version, in one file.
+    TensorFlowV1,
+    /// The constants of a TensorFlow graph.
+    TensorFlowGraph,
+    /// The variables of a SavedModel, or the constants of its graph.
+    SavedModel,
+    /// An HDF5 file, of Keras or another.
+    Hdf5,
+    /// Several HDF5 files under a `*.index.json`.
+    ShardedHdf5,
+    /// A Keras archive.
+    Keras,
+    /// One TFLite model.
+    TfLite,
 }
 
 impl fmt::Display for Format {
@@ -138,6 +154,14 @@ impl fmt::Display for Format {
             Format::Flax => "Flax msgpack",
             Format::ShardedFlax => "Flax msgpack, sharded",
             Format::Ggml => "GGML",
+            Format::TensorFlow => "TensorFlow checkpoint",
+            Format::TensorFlowV1 => "TensorFlow checkpoint, version 1",
+            Format::TensorFlowGraph => "TensorFlow graph",
+            Format::SavedModel => "TensorFlow SavedModel",
+            Format::Hdf5 => "HDF5",
+            Format::ShardedHdf5 => "HDF5, sharded",
+            Format::Keras => "Keras archive",
+            Format::TfLite => "TFLite",
         })
     }
 }
@@ -388,20 +412,26 @@ impl Checkpoint {
     ///    ends in `.pt`, `.pth`, `.bin`, `.th` or `.ckpt`;
     /// 3. the only `*.gguf`, or the parts of one;
     /// 4. `weights.npz`, `model.npz`, the only `*.npz`, then the only `*.npy`;
-    /// 5. `model.onnx`, the only `*.onnx`, last of all the same in the folder `onnx`;
-    /// 6. `flax_model.msgpack`, `flax_model.msgpack.index.json`, the only `*.msgpack`;
-    /// 7. `model.bpk`, the only `*.bpk`;
-    /// 8. `model.json`, `model.yaml` or `model.yml`, perhaps with `.gz` or `.zst` behind.
+    /// 5. `saved_model.pb`, `variables/variables.index`, `checkpoint`, the only `*.index`;
+    /// 6. `tf_model.h5`, `tf_model.h5.index.json`, the only file that ends in `.keras`, `.h5` or `.hdf5`;
+    /// 7. the only `*.pb`, then the only `*.tflite`;
+    /// 8. `model.onnx`, the only `*.onnx`, last of all the same in the folder `onnx`;
+    /// 9. `flax_model.msgpack`, `flax_model.msgpack.index.json`, the only `*.msgpack`;
+    /// 10. `model.bpk`, the only `*.bpk`;
+    /// 11. `model.json`, `model.yaml` or `model.yml`, perhaps with `.gz` or `.zst` behind.
+    ///
+    /// A TensorFlow checkpoint may be named by its prefix, `model.ckpt-100`, which is no file.
     ///
     /// # Errors
     /// Nothing readable is there, or a file is truncated, corrupt or of another format.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, FormatError> {
         let path = path.as_ref();
-        let metadata = std::fs::metadata(path).map_err(FormatError::io(path))?;
+        let named = tensorflow::named(path);
+        let metadata = std::fs::metadata(&named).map_err(FormatError::io(path))?;
         if metadata.is_dir() {
             return detect::open(&weights_in(path)?);
         }
-        detect::open(path)
+        detect::open(&named)
     }
 
     /// A checkpoint of the same files with other tensors.
@@ -509,6 +539,26 @@ const KINDS: &[Kind] = &[
         endings: &[".npy"],
     },
     Kind {
+        usual: &["saved_model.pb", tensorflow::VARIABLES, "checkpoint"],
+        index: &[],
+        endings: &[".index"],
+    },
+    Kind {
+        usual: &["tf_model.h5", "tf_model.h5.index.json"],
+        index: &[".h5.index.json"],
+        endings: &[".keras", ".h5", ".hdf5"],
+    },
+    Kind {
+        usual: &[],
+        index: &[],
+        endings: &[".pb"],
+    },
+    Kind {
+        usual: &[],
+        index: &[],
+        endings: &[".tflite"],
+    },
+    Kind {
         usual: &["model.onnx"],
         index: &[],
         endings: &[".onnx"],
@@ -570,7 +620,7 @@ fn weights_in(directory: &Path) -> Result<PathBuf, FormatError> {
         let usual = kind
             .usual
             .iter()
-            .find(|usual| names.iter().any(|name| name == *usual));
+            .find(|usual| directory.join(usual).is_file());
         if let Some(usual) = usual {
             return Ok(directory.join(usual));
         }
@@ -601,18 +651,7 @@ fn weights_in(directory: &Path) -> Result<PathBuf, FormatError> {
     if exports.is_dir() && directory.file_name() != Some("onnx".as_ref()) {
         return weights_in(&exports);
     }
-    let others: Vec<String> = names
-        .into_iter()
-        .filter(|name| [".h5"].iter().any(|ending| name.ends_with(ending)))
-        .collect();
-    refuse(if others.is_empty() {
-        "no weights in this directory".to_owned()
-    } else {
-        format!(
-            "no weights that can be read in this directory, only {}",
-            others.join(", ")
-        )
-    })
+    refuse("no weights in this directory".to_owned())
 }
 
 /// Whether all names are parts of one GGUF file.

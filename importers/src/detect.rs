@@ -9,8 +9,8 @@ use crate::error::FormatError;
 use crate::map::map_file;
 use crate::zip::{self, Archive};
 use crate::{
-    burnpack, compress, flax, ggml, gguf, json, mlx, model_text, numpy, onnx, pytorch, safetensors,
-    sharded,
+    burnpack, compress, flax, ggml, gguf, hdf5, json, mlx, model_text, numpy, onnx, pytorch,
+    safetensors, sharded, tensorflow, tflite,
 };
 
 /// What is not weights, or in no format that is read here: how it begins, what it is, what to do.
@@ -21,10 +21,6 @@ const OTHERS: &[(&[u8], &str)] = &[
     ),
     (b"<!DOCTYPE", "a web page; download the file itself"),
     (b"<html", "a web page; download the file itself"),
-    (
-        b"\x89HDF\r\n\x1a\n",
-        "an HDF5 file, which is not read here; convert it to safetensors",
-    ),
     (
         b"fmgg",
         "a model of llama.cpp before GGUF (GGMF); convert it to GGUF",
@@ -70,6 +66,8 @@ fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
         let archive = Archive::open(path, "zip", &map)?;
         return if numpy::is_npz(path, &archive) {
             numpy::npz(path, archive)
+        } else if hdf5::is_keras(&archive) {
+            hdf5::archive(path, &archive)
         } else {
             pytorch::containers::zip(path, &map, archive)
         };
@@ -82,6 +80,12 @@ fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
     }
     if map.starts_with(gguf::MAGIC) {
         return gguf::read(path, map);
+    }
+    if map.starts_with(hdf5::MAGIC) {
+        return hdf5::read(path, map);
+    }
+    if tflite::is_tflite(&map) {
+        return tflite::read(path, &map);
     }
     if map.starts_with(ggml::MAGIC) {
         return ggml::read(path, map);
@@ -99,6 +103,15 @@ fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
     }
     if is_json(&map) {
         return json::read(path, &map);
+    }
+    if extension == "meta" {
+        return Err(FormatError::NoWeights {
+            path: path.to_owned(),
+            reason: "this is the graph of a TensorFlow checkpoint; name its `.index`".to_owned(),
+        });
+    }
+    if let Some(found) = tensorflow::read(path, &map) {
+        return found;
     }
     if let Some(what) = other(&map) {
         return Err(FormatError::NoWeights {
@@ -121,6 +134,9 @@ fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
         "bpk" => burnpack::read(path, map),
         "onnx" => onnx::read(path, map),
         "msgpack" => flax::read(path, map),
+        "h5" | "hdf5" | "keras" => hdf5::read(path, map),
+        "tflite" => tflite::read(path, &map),
+        "index" | "pb" => tensorflow::open(path),
         _ => safetensors::read(path, &map),
     }
 }

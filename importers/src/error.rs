@@ -52,7 +52,7 @@ pub enum FormatError {
     #[error("the checkpoint is traced, not loaded")]
     Traced,
     /// The path holds no weights in a format that can be read.
-    #[error("{}: {reason}; weights are looked for as one `*.safetensors`, `*.bin`, `*.pt` or `*.pth` file, or several under a `*.index.json`", path.display())]
+    #[error("{}: {reason}; weights are looked for as one `*.safetensors`, `*.bin`, `*.pt`, `*.pth`, `*.gguf`, `*.npz`, `*.h5`, `*.pb` or `*.tflite` file, as several under a `*.index.json`, or as a TensorFlow checkpoint", path.display())]
     NoWeights {
         /// The file or directory.
         path: PathBuf,

@@ -1,4 +1,4 @@
-//! Weights in several files under a `*.index.json`, of safetensors, PyTorch or Flax.
+//! Weights in several files under a `*.index.json`, of safetensors, PyTorch, HDF5 or Flax.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::checkpoint::{Checkpoint, Entry, Format};
 use crate::error::FormatError;
 use crate::write::{Draft, Job, Whole};
-use crate::{detect, flax};
+use crate::{detect, flax, hdf5};
 
 /// What an index says of its own tensors.
 pub(crate) const COUNTS: [&str; 2] = ["total_size", "total_parameters"];
@@ -65,9 +65,10 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
             Format::Safetensors => Format::ShardedSafetensors,
             Format::PyTorch => Format::ShardedPyTorch,
             Format::Flax => Format::ShardedFlax,
+            Format::Hdf5 => Format::ShardedHdf5,
             other => {
                 return Err(malformed(format!(
-                    "`{shard}` is a {other} file; shards are safetensors, PyTorch or Flax"
+                    "`{shard}` is a {other} file; shards are safetensors, PyTorch, HDF5 or Flax"
                 )));
             }
         };
@@ -82,15 +83,15 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
             Format::ShardedFlax => flax::dotted(tensor),
             _ => tensor.clone(),
         };
-        let entry = shards
-            .get_mut(&shard[..])
-            .and_then(|entries| entries.shift_remove(tensor))
+        let found = shards.get_mut(&shard[..]);
+        let (name, entry) = found
+            .and_then(|entries| take(entries, tensor, format))
             .ok_or_else(|| {
                 malformed(format!(
                     "says that `{shard}` holds `{tensor}`, but it does not"
                 ))
             })?;
-        entries.insert(tensor.clone(), entry);
+        entries.insert(name, entry);
     }
     // What the shards hold beyond the index is listed too, so that nothing is dropped unseen.
     for (name, entry) in shards.into_values().flatten() {
@@ -164,4 +165,21 @@ fn shards<'a>(job: &Job<'a>) -> Vec<Vec<(&'a str, &'a Entry)>> {
         }
     }
     shards
+}
+
+/// The tensor that an index names, under the name that it has in its shard.
+fn take(
+    entries: &mut IndexMap<String, Entry>,
+    tensor: &str,
+    format: Format,
+) -> Option<(String, Entry)> {
+    let mut names = vec![tensor];
+    if format == Format::ShardedHdf5 {
+        // transformers' index has the names of TensorFlow's tensors, under a scope that its shards lack.
+        let own = hdf5::without_output(tensor);
+        names = vec![own];
+        names.extend(own.split_once('/').map(|(_, inner)| inner));
+    }
+    let name = names.into_iter().find(|name| entries.contains_key(*name))?;
+    entries.shift_remove_entry(name)
 }

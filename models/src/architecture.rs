@@ -192,6 +192,7 @@ pub fn open(
         let reason = format!("{} has no head for {task}", architecture.name);
         ConfigError::new("model_type", reason)
     })?;
+    let checkpoint = &checkpoint.clone().in_pytorch_layout();
     (architecture.load)(config, class.name, checkpoint, device)
 }
 
@@ -226,6 +227,7 @@ pub fn open_class(
             })?
         }
     };
-    let model = (architecture.load)(config, class.name, checkpoint, device)?;
+    let checkpoint = checkpoint.clone().in_pytorch_layout();
+    let model = (architecture.load)(config, class.name, &checkpoint, device)?;
     Ok((class.name, model))
 }

@@ -1,12 +1,61 @@
-//! The names of a BERT in Hugging Face's checkpoints, in Flax's and in llama.cpp's.
+//! The names of a BERT in Hugging Face's checkpoints, and in Flax's, llama.cpp's and google-research/bert's where
+//! they differ.
+//!
+//! Graphs that TensorFlow froze have no names for tables of embeddings, only for the look-ups in their order.
+//!
+//! Of TensorFlow's names this table has what is left once layouts and the names of kernels are PyTorch's.
 
 use salamander_importers::{KeyMap, Row};
 
 /// The trunk, without its `bert.`.
 const TRUNK: &[Row] = &[
-    ("embeddings.word_embeddings", "embeddings.word_embeddings"),
+    (
+        "embeddings.word_embeddings.weight",
+        "embeddings.word_embeddings.weight",
+    ),
     // A checkpoint that dropped one of two tied tensors may have kept this one.
-    ("cls.predictions.decoder", "embeddings.word_embeddings"),
+    (
+        "cls.predictions.decoder.weight",
+        "embeddings.word_embeddings.weight",
+    ),
+    (
+        "embeddings.word_embeddings",
+        "embeddings.word_embeddings.weight",
+    ),
+    ("embeddings.Gather", "embeddings.word_embeddings.weight"),
+    ("token_embd.weight", "embeddings.word_embeddings.weight"),
+    (
+        "embeddings.position_embeddings.weight",
+        "embeddings.position_embeddings.weight",
+    ),
+    (
+        "embeddings.position_embeddings",
+        "embeddings.position_embeddings.weight",
+    ),
+    (
+        "embeddings.Gather_1",
+        "embeddings.position_embeddings.weight",
+    ),
+    (
+        "position_embd.weight",
+        "embeddings.position_embeddings.weight",
+    ),
+    (
+        "embeddings.token_type_embeddings.weight",
+        "embeddings.token_type_embeddings.weight",
+    ),
+    (
+        "embeddings.token_type_embeddings",
+        "embeddings.token_type_embeddings.weight",
+    ),
+    (
+        "embeddings.Gather_2",
+        "embeddings.token_type_embeddings.weight",
+    ),
+    (
+        "token_types.weight",
+        "embeddings.token_type_embeddings.weight",
+    ),
     ("embeddings.LayerNorm", "embeddings.norm"),
     (
         "encoder.layer.{i}.attention.self.query",
@@ -40,19 +89,31 @@ const TRUNK: &[Row] = &[
     ("encoder.layer.{i}.intermediate.dense", "layers.{i}.mlp.up"),
     ("encoder.layer.{i}.output.dense", "layers.{i}.mlp.down"),
     ("encoder.layer.{i}.output.LayerNorm", "layers.{i}.mlp_norm"),
+    (
+        "encoder.layer_{i}.attention.self.query",
+        "layers.{i}.attention.query",
+    ),
+    (
+        "encoder.layer_{i}.attention.self.key",
+        "layers.{i}.attention.key",
+    ),
+    (
+        "encoder.layer_{i}.attention.self.value",
+        "layers.{i}.attention.value",
+    ),
+    (
+        "encoder.layer_{i}.attention.output.dense",
+        "layers.{i}.attention.output",
+    ),
+    (
+        "encoder.layer_{i}.attention.output.LayerNorm",
+        "layers.{i}.attention_norm",
+    ),
+    ("encoder.layer_{i}.intermediate.dense", "layers.{i}.mlp.up"),
+    ("encoder.layer_{i}.output.dense", "layers.{i}.mlp.down"),
+    ("encoder.layer_{i}.output.LayerNorm", "layers.{i}.mlp_norm"),
     ("pooler.dense", "pooler"),
     // llama.cpp's.
-    ("token_embd", "embeddings.word_embeddings"),
-    (
-        "embeddings.position_embeddings",
-        "embeddings.position_embeddings",
-    ),
-    ("position_embd", "embeddings.position_embeddings"),
-    (
-        "embeddings.token_type_embeddings",
-        "embeddings.token_type_embeddings",
-    ),
-    ("token_types", "embeddings.token_type_embeddings"),
     ("token_embd_norm", "embeddings.norm"),
     ("blk.{i}.attn_q", "layers.{i}.attention.query"),
     ("blk.{i}.attn_k", "layers.{i}.attention.key"),
@@ -74,7 +135,22 @@ const HEADS: &[Row] = &[
     ("cls.predictions.decoder.kernel", "predictions.decoder"),
     ("cls.predictions.decoder.bias", "predictions.bias"),
     ("cls.predictions.bias", "predictions.bias"),
-    ("cls.seq_relationship", "seq_relationship"),
+    ("cls.predictions.output_bias", "predictions.bias"),
+    ("cls.seq_relationship.weight", "seq_relationship.weight"),
+    (
+        "cls.seq_relationship.output_weights",
+        "seq_relationship.weight",
+    ),
+    ("cls.seq_relationship.bias", "seq_relationship.bias"),
+    ("cls.seq_relationship.output_bias", "seq_relationship.bias"),
+    ("classifier.weight", "classifier.weight"),
+    ("output_weights", "classifier.weight"),
+    ("classifier.bias", "classifier.bias"),
+    ("output_bias", "classifier.bias"),
+    ("qa_outputs.weight", "qa_outputs.weight"),
+    ("cls.squad.output_weights", "qa_outputs.weight"),
+    ("qa_outputs.bias", "qa_outputs.bias"),
+    ("cls.squad.output_bias", "qa_outputs.bias"),
 ];
 
 /// The trunk's names in llama.cpp's GGUF files.
@@ -106,6 +182,8 @@ const SUPERFLUOUS: &[&str] = &[
     "cls",
     "classifier",
     "qa_outputs",
+    "output_weights",
+    "output_bias",
 ];
 
 /// The trunk alone.
@@ -144,12 +222,18 @@ mod tests {
             super::with_heads().candidates("bert.layers.3.attention.key.weight"),
             [
                 "bert.encoder.layer.3.attention.self.key.weight",
-                "encoder.layer.3.attention.self.key.weight"
+                "encoder.layer.3.attention.self.key.weight",
+                "bert.encoder.layer_3.attention.self.key.weight",
+                "encoder.layer_3.attention.self.key.weight"
             ]
         );
         assert_eq!(
             super::with_heads().candidates("predictions.bias"),
-            ["cls.predictions.decoder.bias", "cls.predictions.bias"]
+            [
+                "cls.predictions.decoder.bias",
+                "cls.predictions.bias",
+                "cls.predictions.output_bias"
+            ]
         );
     }
 }

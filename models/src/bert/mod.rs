@@ -5,7 +5,7 @@
 //! - Reference: `src/transformers/models/bert/modeling_bert.py` of transformers 5.23; for
 //!   `position_embedding_type` other than `absolute`, which that version ignores, of 4.46
 //! - Checkpoints: Hugging Face's, with or without `bert.`, with `gamma`/`beta` or `weight`/`bias`, with
-//!   heads and buffers that the class does not need
+//!   heads and buffers that the class does not need; TensorFlow's of transformers and of google-research/bert
 //! - Refused: cross attention, pruned heads
 //!
 //! [`BertConfig`] → [`Bert`] (the trunk) → one struct a head.
