@@ -352,7 +352,7 @@ impl Kernel for Block<'_> {
 
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        let (k, n) = (self.b.k, self.b.n);
+        let k = self.b.k;
         let width = 2 * V::LANES;
         let tile = self.b.isa.rows();
         let count = self.rows.len();
