@@ -208,7 +208,7 @@ impl Entry {
 
     /// The same entry, whose name an exporter made up if that is true.
     #[must_use]
-    pub(crate) fn generated(mut self, generated: bool) -> Self {
+    pub(crate) fn with_generated(mut self, generated: bool) -> Self {
         self.generated = generated;
         self
     }
@@ -287,7 +287,7 @@ impl Checkpoint {
     ///    ends in `.pt`, `.pth`, `.bin`, `.th` or `.ckpt`;
     /// 3. the only `*.gguf`, or the parts of one;
     /// 4. `weights.npz`, `model.npz`, the only `*.npz`, then the only `*.npy`;
-    /// 5. `model.onnx`, the only `*.onnx`, last of all the same in the folder `onnx`;
+    /// 5. `model.onnx`, `encoder_model.onnx` with its decoder, the only `*.onnx`, last of all the same in the folder `onnx`;
     /// 6. `flax_model.msgpack`, `flax_model.msgpack.index.json`, the only `*.msgpack`.
     ///
     /// # Errors
@@ -391,7 +391,7 @@ const KINDS: &[Kind] = &[
         endings: &[".npy"],
     },
     Kind {
-        usual: &["model.onnx"],
+        usual: &["model.onnx", "encoder_model.onnx"],
         index: &[],
         endings: &[".onnx"],
     },

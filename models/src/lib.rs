@@ -19,7 +19,7 @@ pub mod whisper;
 
 pub use architecture::{Architecture, Class, Forecasts, Load, Model, Task, find, open, open_class};
 pub use config::PretrainedConfig;
-pub use contained::{Files, contained_files};
+pub use contained::{Files, contained_files, contained_tokenizer};
 pub use error::{ConfigError, InputError, LoadError};
 pub use preset::{Preset, find_preset, timm_preset};
 pub use tensors::{Inputs, Outputs, Value};

@@ -75,11 +75,11 @@ static KINDS: &[Kind] = &[
         8,
         Values::Small("FLOAT8E5M2FNUZ", small_floats::e5m2fnuz),
     ),
-    kind(21, 4, Values::Small("UINT4", |bits| f32::from(bits))),
+    kind(21, 4, Values::Small("UINT4", f32::from)),
     kind(22, 4, Values::Small("INT4", int4)),
     kind(23, 4, Values::Small("FLOAT4E2M1", small_floats::e2m1)),
     kind(24, 8, Values::Small("FLOAT8E8M0", small_floats::e8m0)),
-    kind(25, 2, Values::Small("UINT2", |bits| f32::from(bits))),
+    kind(25, 2, Values::Small("UINT2", f32::from)),
     kind(26, 2, Values::Small("INT2", int2)),
 ];
 
