@@ -96,6 +96,8 @@ fn onnx_exports_give_the_same_logits() {
     let external = fixtures().join("formats/onnx/external/model.onnx");
     let case = "bert/sequence-classification-single-label";
     assert_eq!(difference(case, &external), Ok(0.0));
+    let pair = fixtures().join("formats/onnx/pair");
+    assert_eq!(difference("whisper/generation", &pair), Ok(0.0));
 }
 
 #[test]

@@ -60,7 +60,8 @@ fn none_of(folder: &str, words: &[&str], except: &[&str]) {
 #[test]
 fn importers_name_no_architecture() {
     for architecture in ARCHITECTURES {
-        none_of("importers/src", &[architecture.name], &[]);
+        // GGML's old files have a header of each model's own.
+        none_of("importers/src", &[architecture.name], &["ggml.rs"]);
     }
 }
 

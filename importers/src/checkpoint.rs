@@ -268,7 +268,7 @@ impl Entry {
 
     /// The same entry, whose name an exporter made up if that is true.
     #[must_use]
-    pub(crate) fn generated(mut self, generated: bool) -> Self {
+    pub(crate) fn with_generated(mut self, generated: bool) -> Self {
         self.generated = generated;
         self
     }
@@ -415,7 +415,8 @@ impl Checkpoint {
     /// 5. `saved_model.pb`, `variables/variables.index`, `checkpoint`, the only `*.index`;
     /// 6. `tf_model.h5`, `tf_model.h5.index.json`, the only file that ends in `.keras`, `.h5` or `.hdf5`;
     /// 7. the only `*.pb`, then the only `*.tflite`;
-    /// 8. `model.onnx`, the only `*.onnx`, last of all the same in the folder `onnx`;
+    /// 8. `model.onnx`, `encoder_model.onnx` with its decoder, the only `*.onnx`, last of all the same in the folder
+    ///    `onnx`;
     /// 9. `flax_model.msgpack`, `flax_model.msgpack.index.json`, the only `*.msgpack`;
     /// 10. `model.bpk`, the only `*.bpk`;
     /// 11. `model.json`, `model.yaml` or `model.yml`, perhaps with `.gz` or `.zst` behind.
@@ -559,7 +560,7 @@ const KINDS: &[Kind] = &[
         endings: &[".tflite"],
     },
     Kind {
-        usual: &["model.onnx"],
+        usual: &["model.onnx", "encoder_model.onnx"],
         index: &[],
         endings: &[".onnx"],
     },

@@ -43,6 +43,7 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
     let checkpoint = one(path)?;
     match checkpoint.format {
         Format::Safetensors | Format::Npz => mlx::folded(path, checkpoint),
+        Format::Onnx => onnx::with_decoder(path, checkpoint),
         _ => Ok(checkpoint),
     }
 }

@@ -100,7 +100,7 @@ pub(crate) fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
                         bytes: map.slice(at..at + 4 * shape[0] * shape[1]),
                         big_endian: false,
                     };
-                    let entry = reader.entry().generated(true);
+                    let entry = reader.entry().with_generated(true);
                     entries.insert("mel_filters".to_owned(), entry);
                 }
                 let files = vec![path.to_owned()];

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 
 use salamander_importers::{Checkpoint, Format};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::processing::vocabulary::{Special, byte_level, word_piece};
 use crate::{ConfigError, bert, whisper};
 
 /// Files by their names in a model directory.
@@ -37,6 +38,118 @@ pub fn contained_files(checkpoint: &Checkpoint) -> Result<Option<Files>, ConfigE
     Ok(Some(files.collect()))
 }
 
+/// The `tokenizer.json` of a GGUF file, of whatever architecture, if it has a vocabulary.
+///
+/// # Errors
+/// The vocabulary is of a kind that is not supported.
+pub fn contained_tokenizer(checkpoint: &Checkpoint) -> Result<Option<Vec<u8>>, ConfigError> {
+    let metadata = Metadata(&checkpoint.metadata);
+    if metadata.text(MODEL).is_none() {
+        return Ok(None);
+    }
+    let (tokenizer, _) = tokenizer(&metadata)?;
+    Ok(Some(tokenizer.to_string().into_bytes()))
+}
+
+/// The kind of a vocabulary, in GGUF.
+const MODEL: &str = "tokenizer.ggml.model";
+/// What llama.cpp writes before a WordPiece that begins a word, where `vocab.txt` has nothing.
+const BEGIN: char = '\u{2581}';
+/// Values of `tokenizer.ggml.token_type`.
+const UNKNOWN: i64 = 2;
+const CONTROL: i64 = 3;
+
+/// The `tokenizer.json` and the `tokenizer_config.json` of GGUF's metadata.
+pub(crate) fn tokenizer(metadata: &Metadata) -> Result<(Value, Value), ConfigError> {
+    match metadata.text(MODEL).unwrap_or_default() {
+        "bert" => bert_tokenizer(metadata),
+        "gpt2" => gpt2_tokenizer(metadata),
+        other => {
+            let reason = format!(
+                "\"{other}\" is not \"bert\", the WordPiece of BERT, or \"gpt2\", the byte-level BPE of GPT-2"
+            );
+            Err(ConfigError::within(PLACE, MODEL, reason))
+        }
+    }
+}
+
+/// The token that a key names by its id, or else the one that is usually called so.
+fn special_token(
+    metadata: &Metadata,
+    tokens: &[String],
+    key: &str,
+    usual: &str,
+) -> Result<Special, ConfigError> {
+    let id: Option<usize> = metadata.find(key)?;
+    let id = id.or_else(|| tokens.iter().position(|token| token == usual));
+    let found = id.and_then(|id| Some((tokens.get(id)?.clone(), id as u32)));
+    found.ok_or_else(|| ConfigError::within(PLACE, key, "names no token of the vocabulary"))
+}
+
+fn bert_tokenizer(metadata: &Metadata) -> Result<(Value, Value), ConfigError> {
+    let mut tokens: Vec<String> = metadata.get("tokenizer.ggml.tokens")?;
+    let kinds: Vec<i64> = metadata.get("tokenizer.ggml.token_type")?;
+    let is_special = |kind: i64| [UNKNOWN, CONTROL].contains(&kind);
+    let mut special: Vec<Special> = Vec::new();
+    for (id, (token, kind)) in tokens.iter_mut().zip(&kinds).enumerate() {
+        if is_special(*kind) {
+            special.push((token.clone(), id as u32));
+        } else if let Some(word) = token.strip_prefix(BEGIN) {
+            *token = word.to_owned();
+        } else if !token.is_empty() {
+            token.insert_str(0, "##");
+        }
+    }
+    let find = |key: &str, usual: &str| special_token(metadata, &tokens, key, usual);
+    let unknown = find("tokenizer.ggml.unknown_token_id", "[UNK]")?;
+    let cls = find("tokenizer.ggml.cls_token_id", "[CLS]");
+    let cls = cls.or_else(|_| find("tokenizer.ggml.bos_token_id", "[CLS]"))?;
+    let sep = find("tokenizer.ggml.seperator_token_id", "[SEP]")?;
+    let lowercase: Option<bool> = metadata.find("tokenizer.ggml.normalizer.lowercase")?;
+    // A vocabulary with capitals is of a model that tells them apart.
+    let cased = || {
+        let ordinary = tokens
+            .iter()
+            .zip(&kinds)
+            .filter(|(_, kind)| !is_special(**kind));
+        let mut ordinary = ordinary.filter(|(token, _)| !token.starts_with('['));
+        ordinary.any(|(token, _)| token.chars().any(char::is_uppercase))
+    };
+    let lowercase = lowercase.unwrap_or_else(|| !cased());
+    let tokenizer = word_piece(&tokens, &special, lowercase, [&unknown, &cls, &sep]);
+    let settings = json!({"unk_token": unknown.0, "cls_token": cls.0, "sep_token": sep.0});
+    Ok((tokenizer, settings))
+}
+
+fn gpt2_tokenizer(metadata: &Metadata) -> Result<(Value, Value), ConfigError> {
+    const PRE: &str = "tokenizer.ggml.pre";
+    // Other models split texts before the merges in other ways.
+    if let Some(pre) = metadata
+        .text(PRE)
+        .filter(|pre| !matches!(*pre, "gpt-2" | "default"))
+    {
+        let reason = format!("\"{pre}\" is not \"gpt-2\"");
+        return Err(ConfigError::within(PLACE, PRE, reason));
+    }
+    let tokens: Vec<String> = metadata.get("tokenizer.ggml.tokens")?;
+    let kinds: Vec<i64> = metadata
+        .find("tokenizer.ggml.token_type")?
+        .unwrap_or_default();
+    let special = tokens.iter().zip(&kinds).enumerate();
+    let special = special.filter(|(_, (_, kind))| **kind == CONTROL);
+    let special: Vec<Special> = special
+        .map(|(id, (token, _))| (token.clone(), id as u32))
+        .collect();
+    let merges: Vec<String> = metadata.get("tokenizer.ggml.merges")?;
+    Ok((
+        byte_level(&tokens, Some(merges), &special, |_| false),
+        json!({}),
+    ))
+}
+
+/// What an error calls the place of a key.
+const PLACE: &str = "the file's metadata";
+
 /// A file's name and its JSON.
 pub(crate) type File = (&'static str, Value);
 
@@ -52,7 +165,7 @@ impl Metadata<'_> {
     pub(crate) fn find<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, ConfigError> {
         let parse = |text: &str| {
             serde_json::from_str(text)
-                .map_err(|error| ConfigError::within("the file's metadata", key, error.to_string()))
+                .map_err(|error| ConfigError::within(PLACE, key, error.to_string()))
         };
         self.text(key).map(parse).transpose()
     }

@@ -23,7 +23,7 @@ pub use architecture::{
     Architecture, Class, Detect, Forecasts, Load, Model, Task, find, open, open_class,
 };
 pub use config::PretrainedConfig;
-pub use contained::{Files, contained_files};
+pub use contained::{Files, contained_files, contained_tokenizer};
 pub use detect::{Detected, Field, Finding, detect};
 pub use error::{ConfigError, InputError, LoadError};
 pub use naming::{Naming, naming};

@@ -12,7 +12,7 @@ use crate::protobuf::{Slice, Wire};
 /// The deepest nesting of subgraphs: branches and loops in each other.
 const DEEPEST: usize = 8;
 /// No model has as many; each takes memory beyond its bytes.
-const MOST: usize = 1 << 20;
+pub(super) const MOST: usize = 1 << 20;
 /// How many nodes that take one tensor are looked at.
 const MOST_USES: usize = 4;
 
@@ -48,7 +48,9 @@ impl<'a> Node<'a> {
         };
         for field in message.fields() {
             match field? {
-                (1 | 2, Wire::Bytes(text)) => drop(text.text()?),
+                (1 | 2, Wire::Bytes(text)) => {
+                    text.text()?;
+                }
                 (3, Wire::Bytes(text)) => node.name = text.text()?,
                 (4, Wire::Bytes(text)) => node.op = text.text()?,
                 _ => {}

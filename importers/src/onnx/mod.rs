@@ -10,7 +10,7 @@
 //! A parameter that the exporter left as it was has its name. One that it transposed or folded a norm into gets
 //! the name of its place in the graph: that of the module whose node takes it, as PyTorch's exporters note it,
 //! or of the bias behind it. `onnx.named_by_place` in the metadata says how many. What has no such place keeps
-//! the exporter's name, and is marked as [`Entry::generated`]; [`crate::load`] then goes by the order.
+//! the exporter's name, and is marked as [`Entry::generated`]; [`load`](fn@crate::load) then goes by the order.
 //!
 //! [`Entry::layout`] says which linear weights lie as `[in, out]`.
 
@@ -26,7 +26,7 @@ use burn::tensor::TensorData;
 use bytes::Bytes;
 use indexmap::IndexMap;
 
-use self::graph::Graph;
+use self::graph::{Graph, MOST as MOST_NODES};
 use self::names::{Position, Role, is_path};
 use self::quantized::Quantized;
 use self::tensor::{Elsewhere, Failure, Owned, Tensor, Values};
@@ -117,6 +117,41 @@ pub(crate) fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
     Ok(Checkpoint::new(Format::Onnx, files, metadata, entries))
 }
 
+/// The file of an encoder whose decoder is exported to another, and that of the decoder.
+const ENCODER: &str = "encoder_model.onnx";
+const DECODERS: [&str; 2] = ["decoder_model.onnx", "decoder_model_merged.onnx"];
+
+/// An encoder with the decoder beside it, as Optimum exports them; any other checkpoint as it is.
+///
+/// The encoder was exported alone, so that its names want the `encoder.` that the whole model has.
+pub(crate) fn with_decoder(path: &Path, encoder: Checkpoint) -> Result<Checkpoint, FormatError> {
+    let mut siblings = DECODERS.iter().map(|name| path.with_file_name(name));
+    let decoder = match siblings.find(|sibling| sibling.is_file()) {
+        Some(sibling) if path.file_name() == Some(ENCODER.as_ref()) => open(&sibling)?,
+        _ => return Ok(encoder),
+    };
+    let (mut files, metadata) = (encoder.files.clone(), encoder.metadata.clone());
+    files.extend(decoder.files.iter().cloned());
+    let mut entries = IndexMap::new();
+    for (name, entry) in encoder.into_entries() {
+        let whole = format!(".{name}").contains(".encoder.");
+        let name = match (entry.generated, whole) {
+            (true, _) => format!("{ENCODER}/{name}"),
+            (false, true) => name,
+            (false, false) => format!("encoder.{name}"),
+        };
+        entries.insert(name, entry);
+    }
+    for (name, mut entry) in decoder.into_entries() {
+        // All nodes of the decoder come behind those of the encoder.
+        if let Some(place) = &mut entry.place {
+            place.node += MOST_NODES;
+        }
+        entries.entry(name).or_insert(entry);
+    }
+    Ok(Checkpoint::new(Format::Onnx, files, metadata, entries))
+}
+
 /// Makes entries of the graph's tensors.
 struct Collector<'a, 'b> {
     path: &'b Path,
@@ -159,7 +194,7 @@ impl<'a> Collector<'a, '_> {
             }
             let place = names::place(graph, tensor.name, tensor.shape.len(), position.as_ref());
             self.entries
-                .insert(name, entry.generated(generated).at(place));
+                .insert(name, entry.with_generated(generated).at(place));
         }
         self.aliases();
         Ok(())

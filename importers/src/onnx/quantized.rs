@@ -215,16 +215,16 @@ impl Quantized {
             && tensor.kind.bits == 8
             && Some(scales.elements()) == rows.checked_mul(blocks)
             && scales.kind.is_float();
-        let zeros_fit = zeros.is_none_or(|(_, zeros)| {
-            let packed = rows * (blocks * bits).div_ceil(8);
+        // Only what fits so far has products that do not overflow.
+        let zeros_fit = |(_, zeros): (&str, &Tensor)| {
             let count = if zeros.kind.is_float() {
                 rows * blocks
             } else {
-                packed
+                rows * (blocks * bits).div_ceil(8)
             };
             zeros.elements() == count
-        });
-        if !(fits && zeros_fit) {
+        };
+        if !(fits && zeros.is_none_or(zeros_fit)) {
             return Err(format!(
                 "{rows} rows of {columns} numbers of {bits} bits in blocks of {size} do not take {:?} bytes and \
                  {:?} scales",

@@ -83,7 +83,7 @@ static KINDS: &[Kind] = &[
         8,
         Values::Small("FLOAT8E5M2FNUZ", |byte| Float8::E5M2Fnuz.value(byte)),
     ),
-    kind(21, 4, Values::Small("UINT4", |bits| f32::from(bits))),
+    kind(21, 4, Values::Small("UINT4", f32::from)),
     kind(22, 4, Values::Small("INT4", int4)),
     kind(23, 4, Values::Small("FLOAT4E2M1", e2m1)),
     kind(
@@ -91,7 +91,7 @@ static KINDS: &[Kind] = &[
         8,
         Values::Small("FLOAT8E8M0", |byte| Float8::E8M0.value(byte)),
     ),
-    kind(25, 2, Values::Small("UINT2", |bits| f32::from(bits))),
+    kind(25, 2, Values::Small("UINT2", f32::from)),
     kind(26, 2, Values::Small("INT2", int2)),
 ];
 

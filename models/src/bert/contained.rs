@@ -2,14 +2,7 @@ use salamander_importers::Checkpoint;
 use serde_json::{Value, json};
 
 use crate::ConfigError;
-use crate::contained::{File, Metadata};
-use crate::processing::vocabulary::{Special, word_piece};
-
-/// What llama.cpp writes before a token that begins a word, where `vocab.txt` has nothing.
-const BEGIN: char = '\u{2581}';
-/// Values of `tokenizer.ggml.token_type`.
-const UNKNOWN: i64 = 2;
-const CONTROL: i64 = 3;
+use crate::contained::{File, Metadata, tokenizer};
 
 /// What a GGUF file of a BERT holds beside its weights.
 ///
@@ -61,54 +54,9 @@ pub(crate) fn contained(
         pooling[mode] = Value::from(true);
         files.push(("1_Pooling/config.json", pooling));
     }
-    let model = metadata.text("tokenizer.ggml.model").unwrap_or_default();
-    if model != "bert" {
-        let reason = format!("\"{model}\" is not \"bert\", the WordPiece of BERT");
-        return refuse("tokenizer.ggml.model", reason);
-    }
-    let mut tokens: Vec<String> = metadata.get("tokenizer.ggml.tokens")?;
-    let kinds: Vec<i64> = metadata.get("tokenizer.ggml.token_type")?;
-    let mut special: Vec<Special> = Vec::new();
-    for (id, (token, kind)) in tokens.iter_mut().zip(&kinds).enumerate() {
-        if [UNKNOWN, CONTROL].contains(kind) {
-            special.push((token.clone(), id as u32));
-        } else if let Some(word) = token.strip_prefix(BEGIN) {
-            *token = word.to_owned();
-        } else if !token.is_empty() {
-            token.insert_str(0, "##");
-        }
-    }
-    let find = |key: &str, name: &str, usual: &str| {
-        let id: Option<usize> = metadata.find(key)?;
-        let id = id.or_else(|| tokens.iter().position(|token| token == usual));
-        let found = id.and_then(|id| Some((tokens.get(id)?.clone(), id as u32)));
-        found.ok_or_else(|| {
-            ConfigError::within("the file's metadata", key, format!("names no {name} token"))
-        })
-    };
-    let unknown = find("tokenizer.ggml.unknown_token_id", "unknown", "[UNK]")?;
-    let first = match find("tokenizer.ggml.cls_token_id", "first", "[CLS]") {
-        Ok(first) => first,
-        Err(_) => find("tokenizer.ggml.bos_token_id", "first", "[CLS]")?,
-    };
-    let last = find("tokenizer.ggml.seperator_token_id", "separating", "[SEP]")?;
-    let lowercase: Option<bool> = metadata.find("tokenizer.ggml.normalizer.lowercase")?;
-    // A vocabulary with capitals is of a model that tells them apart.
-    let cased = || {
-        let ordinary = tokens
-            .iter()
-            .zip(&kinds)
-            .filter(|(_, kind)| ![UNKNOWN, CONTROL].contains(kind));
-        let mut ordinary = ordinary.filter(|(token, _)| !token.starts_with('['));
-        ordinary.any(|(token, _)| token.chars().any(char::is_uppercase))
-    };
-    let lowercase = lowercase.unwrap_or_else(|| !cased());
-    let tokenizer = word_piece(&tokens, &special, lowercase, [&unknown, &first, &last]);
+    let (tokenizer, mut settings) = tokenizer(metadata)?;
+    settings["model_max_length"] = Value::from(size("bert.context_length")?);
     files.push(("tokenizer.json", tokenizer));
-    let settings = json!({
-        "unk_token": unknown.0, "cls_token": first.0, "sep_token": last.0,
-        "model_max_length": size("bert.context_length")?,
-    });
     files.push(("tokenizer_config.json", settings));
     Ok(files)
 }

@@ -138,3 +138,92 @@ pub(crate) fn word_piece(
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Special, byte_level, word_piece};
+    use crate::processing::text::{TextTokenizer, TokenizerFiles};
+
+    /// Holds a tokenizer against llama.cpp's texts and ids.
+    fn check(tokenizer: serde_json::Value, folder: &Path, name: &str) {
+        let read = |ending: &str| {
+            let path = folder.join(format!("gguf/ggml-vocab-{name}.gguf.{ending}"));
+            std::fs::read_to_string(path).unwrap()
+        };
+        let tokenizer = TextTokenizer::new(&TokenizerFiles {
+            tokenizer: Some(tokenizer.to_string().into_bytes()),
+            ..TokenizerFiles::default()
+        });
+        let tokenizer = tokenizer.unwrap();
+        let (texts, ids) = (read("inp"), read("out"));
+        let texts: Vec<&str> = texts.split("\n__ggml_vocab_test__\n").collect();
+        let mut checked = 0;
+        for (text, ids) in texts.iter().zip(ids.lines()) {
+            let ids: Vec<u32> = ids
+                .split_whitespace()
+                .map(|id| id.parse().unwrap())
+                .collect();
+            assert_eq!(tokenizer.pieces(text).unwrap(), ids, "{text:?}");
+            checked += 1;
+        }
+        assert!(checked > 30);
+    }
+
+    #[test]
+    fn gpt2_and_bert_vocabularies_give_llama_cpps_tokens() {
+        let folder = std::env::var_os("SALAMANDER_DATA");
+        let words = std::env::var_os("SALAMANDER_MINILM");
+        if let Some(folder) = &folder {
+            let ranks = Path::new(folder).join("whisper/gpt2.tiktoken");
+            let ranks = std::fs::read_to_string(ranks).unwrap();
+            let tokens: Vec<String> = ranks
+                .lines()
+                .map(|line| shown(&base64(line.split(' ').next().unwrap())))
+                .collect();
+            let special: [Special; 1] = [("<|endoftext|>".to_owned(), 50256)];
+            let made = byte_level(&tokens, None, &special, |_| false);
+            check(made, Path::new(folder), "gpt-2");
+        }
+        if let (Some(folder), Some(words)) = (&folder, &words) {
+            let words = std::fs::read_to_string(Path::new(words).join("vocab.txt")).unwrap();
+            let tokens: Vec<String> = words.lines().map(str::to_owned).collect();
+            let id = |name: &str| {
+                let id = tokens.iter().position(|token| token == name).unwrap();
+                (name.to_owned(), id as u32)
+            };
+            let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(id);
+            let [_, unknown, cls, sep, _] = &special;
+            let made = word_piece(&tokens, &special, true, [unknown, cls, sep]);
+            check(made, Path::new(folder), "bert-bge");
+        }
+    }
+
+    /// Bytes by GPT-2's characters.
+    fn shown(bytes: &[u8]) -> String {
+        let seen = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+        let show = |byte: &u8| match seen(*byte) {
+            true => char::from(*byte),
+            false => {
+                let unseen = (0..*byte).filter(|other| !seen(*other)).count();
+                char::from_u32(256 + unseen as u32).unwrap()
+            }
+        };
+        bytes.iter().map(show).collect()
+    }
+
+    fn base64(text: &str) -> Vec<u8> {
+        const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let digits = text
+            .bytes()
+            .filter_map(|c| DIGITS.iter().position(|digit| *digit == c));
+        let bits: Vec<u8> = digits
+            .flat_map(|digit| (0..6).rev().map(move |bit| (digit >> bit & 1) as u8))
+            .collect();
+        let bytes = bits.chunks_exact(8);
+        bytes
+            .map(|bits| bits.iter().fold(0, |byte, bit| byte << 1 | bit))
+            .collect()
+    }
+}

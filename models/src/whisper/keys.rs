@@ -14,6 +14,15 @@ const HUGGING_FACE: &[Row] = &[
         "decoder.embed_positions.weight",
         "decoder.position_embeddings",
     ),
+    // Flax's.
+    (
+        "encoder.embed_positions.embedding",
+        "encoder.position_embeddings",
+    ),
+    (
+        "decoder.embed_positions.embedding",
+        "decoder.position_embeddings",
+    ),
     ("decoder.embed_tokens", "decoder.token_embeddings"),
     // A checkpoint that dropped one of two tied tensors may have kept this one.
     ("proj_out", "decoder.token_embeddings"),
@@ -110,7 +119,10 @@ const OPENAI: &[Row] = &[
 ];
 
 /// The output layer, where it is not the token embeddings.
-const HEAD: &[Row] = &[("proj_out.weight", "proj_out")];
+const HEAD: &[Row] = &[
+    ("proj_out.weight", "proj_out"),
+    ("proj_out.kernel", "proj_out"),
+];
 
 /// What a checkpoint may hold without the class needing it: a tied output layer, and buffers.
 const SUPERFLUOUS: &[&str] = &["proj_out", "decoder.mask", "alignment_heads"];
