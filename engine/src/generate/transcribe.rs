@@ -6,6 +6,7 @@
 //! further, is left behind.
 
 use std::io::Write;
+use std::ops::Range;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use flate2::Compression;
@@ -15,6 +16,7 @@ use rand_chacha::rand_core::SeedableRng;
 use salamander_models::processing::audio::Features;
 use salamander_models::whisper::{Cache, WhisperConfig, WhisperForConditionalGeneration};
 
+use super::align::Weights;
 use super::config::GenerationConfig;
 use super::languages;
 use super::rules::{Rules, TimestampRules};
@@ -36,6 +38,8 @@ pub(crate) struct Request {
     pub(crate) language: Option<String>,
     pub(crate) task: Option<&'static str>,
     pub(crate) timestamps: bool,
+    /// Whether tokens have times.
+    pub(crate) token_times: bool,
     pub(crate) max_new_tokens: Option<usize>,
     pub(crate) search: SearchOptions,
     pub(crate) temperatures: Vec<f32>,
@@ -54,6 +58,8 @@ pub(crate) struct Segment {
     pub(crate) end: f64,
     /// With timestamps, without the token that ends a text.
     pub(crate) tokens: Vec<u32>,
+    /// The second at which each token ends and the next begins, if they were asked for.
+    pub(crate) times: Vec<f64>,
     pub(crate) temperature: f32,
     pub(crate) mean_logprob: f32,
     pub(crate) compression_ratio: f32,
@@ -84,6 +90,10 @@ fn option(name: &'static str, reason: impl Into<String>) -> Error {
 /// A window's answer.
 struct Answer {
     tokens: Vec<u32>,
+    /// Whether the token that ends a text came.
+    ended: bool,
+    /// Of each token, in seconds from the window's beginning, if they were asked for.
+    times: Vec<f64>,
     skip: bool,
     temperature: f32,
     mean_logprob: f32,
@@ -93,14 +103,14 @@ struct Answer {
 
 impl Transcriber<'_> {
     /// Transcribes frames, of which the first `content` are not padding, and hands over each window's
-    /// segments with the seconds that are done. Gives the id of the language, if the model has several.
+    /// segments, with the id of the language, if the model has several, and the seconds that are done.
     pub(crate) fn run(
         &self,
         features: &Features,
         content: usize,
         request: &Request,
-        mut found: impl FnMut(&[Segment], f64) -> Result<(), Error>,
-    ) -> Result<Option<u32>, Error> {
+        mut found: impl FnMut(&[Segment], Option<u32>, f64) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let window = self.config.window_frames();
         let end = self.end()?;
         if request.timestamps && self.generation.no_timestamps_token_id.is_none() {
@@ -111,6 +121,10 @@ impl Transcriber<'_> {
             let reason = "a recording longer than one window needs them to find the next window";
             return Err(option("timestamps", reason));
         }
+        let heads = match request.token_times {
+            true => self.alignment_heads()?,
+            false => &[],
+        };
         let init = self.init_tokens(features, request)?;
         let language = init.get(1).copied().filter(|id| {
             let languages = self.generation.lang_to_id.as_ref();
@@ -135,7 +149,7 @@ impl Transcriber<'_> {
             let encoded = self.encode(&cut(features, seek, frames, window));
             let prompt = self.prompt(request, &init, condition, &said, first_time)?;
             let room = self.room(prompt.len(), request, &mut max_length)?;
-            let answer = self.answer(
+            let mut answer = self.answer(
                 &encoded,
                 &prompt,
                 init.len(),
@@ -146,6 +160,10 @@ impl Transcriber<'_> {
                 &mut random,
             )?;
             condition = request.condition && answer.temperature < WILD;
+            if request.token_times && !answer.skip {
+                let spoken = frames.min(content - seek);
+                answer.times = self.token_times(&encoded, &prompt, &answer, heads, spoken);
+            }
             let (segments, advance) = if answer.skip {
                 (Vec::new(), frames)
             } else {
@@ -155,9 +173,9 @@ impl Transcriber<'_> {
             // The reference does not get further from here.
             seek += if advance == 0 { frames } else { advance };
             let done = seek.min(content) as f64 * PRECISION / STRIDE as f64;
-            found(&segments, done)?;
+            found(&segments, language, done)?;
         }
-        Ok(language)
+        Ok(())
     }
 
     fn end(&self) -> Result<u32, Error> {
@@ -424,11 +442,14 @@ impl Transcriber<'_> {
             if again && temperatures.peek().is_some() {
                 continue;
             }
-            if tokens.last() == Some(&end) {
+            let ended = tokens.last() == Some(&end);
+            if ended {
                 tokens.pop();
             }
             return Ok(Answer {
                 tokens,
+                ended,
+                times: Vec::new(),
                 skip,
                 temperature,
                 mean_logprob,
@@ -436,6 +457,77 @@ impl Transcriber<'_> {
                 no_speech,
             });
         }
+    }
+
+    /// The layers and heads whose attention tells where a token is spoken.
+    fn alignment_heads(&self) -> Result<&[[usize; 2]], Error> {
+        let refuse = |reason: String| Err(option("word_timestamps", reason));
+        let Some(heads) = &self.generation.alignment_heads else {
+            return refuse(
+                "the checkpoint's generation_config.json has no `alignment_heads`, a list of decoder \
+                 layers and heads; where nobody has chosen, all heads of the upper layers are a start"
+                    .to_owned(),
+            );
+        };
+        let (layers, count) = (
+            self.config.decoder_layers,
+            self.config.decoder_attention_heads,
+        );
+        let beyond = |[layer, head]: &&[usize; 2]| *layer >= layers || *head >= count;
+        match heads.iter().find(beyond) {
+            Some([layer, head]) => refuse(format!(
+                "generation_config.json names head {head} of layer {layer} in `alignment_heads`, counted \
+                 from 0; the decoder has {layers} layers of {count} heads"
+            )),
+            None if (1..=layers * count).contains(&heads.len()) => Ok(heads),
+            None => refuse(format!(
+                "generation_config.json names {} `alignment_heads`, the decoder has {layers} layers of \
+                 {count} heads",
+                heads.len()
+            )),
+        }
+    }
+
+    /// When each token of a window's answer ends, of which the first `frames` frames are no padding.
+    ///
+    /// The last token that was decoded was not fed to the decoder, so that it looked at nothing; it has the
+    /// time of the one before. With no position to look at that is the window's beginning, where the
+    /// reference goes one before it.
+    fn token_times(
+        &self,
+        encoded: &Tensor<3>,
+        prompt: &[u32],
+        answer: &Answer,
+        heads: &[[usize; 2]],
+        frames: usize,
+    ) -> Vec<f64> {
+        let count = answer.tokens.len();
+        let fed = count - usize::from(!answer.ended && count > 0);
+        let positions = (frames / STRIDE).min(self.config.max_source_positions);
+        if fed == 0 || positions == 0 {
+            return vec![0.0; count];
+        }
+        let tokens = prompt.iter().chain(&answer.tokens[..fed]);
+        let ids: Vec<i64> = tokens.map(|&id| i64::from(id)).collect();
+        let data = TensorData::new(ids, [1, prompt.len() + fed]);
+        let ids = Tensor::<2, Int>::from_data(data, self.device);
+        let trunk = self.model.trunk();
+        let weights = trunk.cross_attentions(ids.into(), encoded.clone(), heads);
+        let weights = Weights {
+            heads: heads.len(),
+            tokens: fed,
+            positions,
+            values: weights
+                .narrow(2, prompt.len(), fed)
+                .narrow(3, 0, positions)
+                .into_data()
+                .iter::<f32>()
+                .collect(),
+        };
+        let entered = weights.align(self.config.median_filter_width);
+        let mut times: Vec<f64> = entered.iter().map(|&at| at as f64 * PRECISION).collect();
+        times.resize(count, times[fed - 1]);
+        times
     }
 
     /// The probability that nobody speaks, which the model tells where the transcript starts.
@@ -502,10 +594,13 @@ fn split(answer: &Answer, offset: f64, first_time: u32, frames: usize) -> (Vec<S
     let tokens = &answer.tokens;
     let is_time: Vec<bool> = tokens.iter().map(|token| *token >= first_time).collect();
     let ticks = |token: u32| token.saturating_sub(first_time);
-    let segment = |start: f64, end: f64, tokens: &[u32]| Segment {
+    let segment = |start: f64, end: f64, range: Range<usize>| Segment {
         start,
         end,
-        tokens: tokens.to_vec(),
+        tokens: tokens[range.clone()].to_vec(),
+        times: answer.times.get(range).map_or(Vec::new(), |times| {
+            times.iter().map(|time| offset + time).collect()
+        }),
         temperature: answer.temperature,
         mean_logprob: answer.mean_logprob,
         compression_ratio: answer.compression_ratio,
@@ -523,7 +618,7 @@ fn split(answer: &Answer, offset: f64, first_time: u32, frames: usize) -> (Vec<S
             _ => (frames as f64 * (PRECISION / STRIDE as f64) / PRECISION) as u32,
         };
         let end = offset + f64::from(ticks) * PRECISION;
-        return (vec![segment(offset, end, tokens)], frames);
+        return (vec![segment(offset, end, 0..tokens.len())], frames);
     };
     if single_end {
         ends.push(tokens.len());
@@ -538,7 +633,7 @@ fn split(answer: &Answer, offset: f64, first_time: u32, frames: usize) -> (Vec<S
         let part = &tokens[start..end];
         let doubled = index + 1 == ends.len() && !single_end && part.len() > 1;
         let closing = part[part.len() - 1 - usize::from(doubled)];
-        segments.push(segment(time(part[0]), time(closing), part));
+        segments.push(segment(time(part[0]), time(closing), start..end));
         start = end;
     }
     let advance = if single_end {
@@ -596,7 +691,7 @@ mod tests {
     use salamander_models::whisper;
     use serde_json::Value;
 
-    use super::{GenerationConfig, Prompt, Request, SearchOptions, Transcriber};
+    use super::{GenerationConfig, Prompt, Request, SearchOptions, Segment, Transcriber};
 
     fn request(arguments: &Value) -> Request {
         let number = |name: &str| arguments[name].as_f64().map(|value| value as f32);
@@ -618,6 +713,7 @@ mod tests {
                 None => None,
             },
             timestamps: arguments["return_timestamps"] == true,
+            token_times: true,
             max_new_tokens: arguments["max_new_tokens"].as_u64().map(|n| n as usize),
             search: SearchOptions {
                 beams: arguments["num_beams"].as_u64().unwrap_or(1) as usize,
@@ -635,8 +731,22 @@ mod tests {
         }
     }
 
+    /// Whether a segment is the reference's; without `timestamps` that makes times of words.
+    fn same(found: &Segment, expected: &Value, timestamps: bool) -> bool {
+        let near = |found: f64, expected: &Value| (found - expected.as_f64().unwrap()).abs() < 1e-6;
+        let bounds = near(found.start, &expected["start"]) && near(found.end, &expected["end"]);
+        let times = expected["times"].as_array().is_none_or(|times| {
+            let mut pairs = found.times.iter().zip(times);
+            pairs.all(|(found, expected)| near(*found, expected))
+        });
+        serde_json::json!(found.tokens) == expected["tokens"]
+            && (bounds || !timestamps)
+            && found.times.len() == found.tokens.len()
+            && times
+    }
+
     #[test]
-    fn tokens_and_segments_are_the_references() {
+    fn tokens_segments_and_times_are_the_references() {
         let folder =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/whisper_generate");
         let json = |name: &str| -> Value {
@@ -674,30 +784,19 @@ mod tests {
             let request = request(&case["arguments"]);
             let features = &sounds[case["features"].as_str().unwrap()];
             let mut found = Vec::new();
-            let outcome = transcriber.run(features, features.frames, &request, |segments, _| {
+            let content = case["content"].as_u64().unwrap() as usize;
+            let outcome = transcriber.run(features, content, &request, |segments, _, _| {
                 found.extend_from_slice(segments);
                 Ok(())
             });
             let expected = case["segments"].as_array().unwrap();
-            let same = outcome.is_ok()
-                && found.len() == expected.len()
-                && found.iter().zip(expected).all(|(found, expected)| {
-                    let time = |name: &str| expected[name].as_f64().unwrap();
-                    // Without timestamps the reference makes times of words.
-                    let times = !request.timestamps
-                        || ((found.start - time("start")).abs() < 1e-6
-                            && (found.end - time("end")).abs() < 1e-6);
-                    serde_json::json!(found.tokens) == expected["tokens"] && times
-                });
-            count += expected
+            let at = found
                 .iter()
-                .map(|segment| segment["tokens"].as_array().unwrap().len())
-                .sum::<usize>();
-            if !same {
-                let at = found
-                    .iter()
-                    .zip(expected)
-                    .position(|(f, e)| serde_json::json!(f.tokens) != e["tokens"]);
+                .zip(expected)
+                .position(|(found, expected)| !same(found, expected, request.timestamps));
+            let tokens = expected.iter().map(|s| s["tokens"].as_array().unwrap());
+            count += tokens.map(Vec::len).sum::<usize>();
+            if outcome.is_err() || found.len() != expected.len() || at.is_some() {
                 failures.push(format!(
                     "{} {}: {outcome:?}, {} segments for {}, first difference {at:?}: {:?} for {}",
                     case["features"],

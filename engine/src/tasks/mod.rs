@@ -25,7 +25,7 @@ pub use question_answering::{Answer, QuestionAnswering, QuestionAnsweringOptions
 pub use scores::{ClassificationFunction, Label};
 pub use speech_recognition::{
     SpeechProgress, SpeechRecognition, SpeechRecognitionOptions, SpeechSegment, SpeechTask,
-    Transcript, speech_language,
+    SpeechWord, Transcript, speech_language,
 };
 pub use text_classification::{TextClassification, TextClassificationOptions};
 pub use text_embedding::{Prompt, TextEmbedding, TextEmbeddingOptions};
