@@ -188,6 +188,51 @@ fn headers_that_claim_too_much_cost_nothing() {
     assert!(error.to_string().contains("fast.wav"), "{error}");
 }
 
+/// The most memory that this process ever held, where the system tells.
+fn peak_memory() -> Option<usize> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
+    let kibibytes: usize = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[test]
+fn three_hours_take_the_memory_of_what_is_kept() {
+    const SECONDS: u32 = 3 * 3600;
+    const SIZE: u32 = SECONDS * RATE * 2;
+    // A kilohertz keeps the test small: a sixteenth of the file's samples, and the frames of those.
+    let kept = 1_000;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("long.wav");
+    let mut header = fs::read(fixture("sound.wav")).unwrap()[..44].to_vec();
+    header[4..8].copy_from_slice(&(SIZE + 36).to_le_bytes());
+    header[40..44].copy_from_slice(&SIZE.to_le_bytes());
+    fs::write(&path, header).unwrap();
+    // A hole, which takes no room on disk.
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(u64::from(SIZE) + 44).unwrap();
+
+    let sound = Audio::open(&path, kept).unwrap();
+    assert_eq!(sound.seconds(), f64::from(SECONDS));
+    let mel = front_end(80);
+    let frames = mel.frames(&sound.samples).unwrap();
+    assert_eq!(frames.frames, sound.samples.len() / 160);
+    let window = frames.window(frames.frames - 1, 3000);
+    assert_eq!(window.values.len(), 80 * 3000);
+    let results = 4 * (sound.samples.len() + frames.values.len());
+    // Vectors grow by doubling; the other tests of this file take less than their share.
+    let most = 2 * results + (64 << 20);
+    assert!(most < SIZE as usize);
+    if let Some(peak) = peak_memory() {
+        println!(
+            "{} MB at the most for {} MB of results",
+            peak >> 20,
+            results >> 20
+        );
+        assert!(peak < most, "{peak}, not {most}");
+    }
+}
+
 #[test]
 fn channels_are_mixed_by_their_mean() {
     let mut wav = fs::read(fixture("sound.wav")).unwrap();

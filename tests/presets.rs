@@ -11,7 +11,7 @@ use std::path::Path;
 
 use salamander::models::processing::image::Image;
 use salamander::tasks::ImageClassification;
-use salamander::{Device, Network};
+use salamander::{Device, Network, inspect};
 use serde_json::{Map, Value, json};
 
 /// A tensor's name and shape.
@@ -128,6 +128,15 @@ fn the_configurations_of_timm_are_understood() {
         ImageClassification::open(directory.path(), &Device::from_env().unwrap())
     };
     let task = open(&config).unwrap();
+    let found = inspect(directory.path()).unwrap();
+    assert_eq!(
+        (found.architecture, &found.classes[..], &found.tasks[..]),
+        (
+            Some("vit"),
+            &["ViTForImageClassification".to_owned()][..],
+            &["image-classification".to_owned()][..]
+        )
+    );
     let picture = Image::new(3, 2, vec![90; 18]).unwrap();
     // Without weights every class is as likely.
     let labels = task.run(&picture).unwrap();
@@ -158,6 +167,8 @@ fn the_configurations_of_timm_are_understood() {
         config[field] = value;
         let error = open(&config).unwrap_err().to_string();
         assert!(error.contains(says), "{error} does not say {says}");
+        let refused = inspect(directory.path()).unwrap().refused.unwrap();
+        assert!(refused.contains(says), "{refused} does not say {says}");
         config[field] = before;
     }
 }

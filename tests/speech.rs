@@ -1,6 +1,6 @@
 //! Speech recognition from samples to text, against the reference on a tiny random model.
 //!
-//! `tools/fixtures/{whisper_generate,whisper_openai}.py` make the fixtures.
+//! `tools/fixtures/{whisper_generate,whisper_openai,whisper_words}.py` make the fixtures.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::fs;
@@ -134,6 +134,102 @@ fn openais_checkpoint_needs_no_configuration() {
     }
 }
 
+/// A copy of the model, which may be changed.
+fn copied() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for item in fs::read_dir(fixture("whisper_generate")).unwrap() {
+        let path = item.unwrap().path();
+        fs::copy(&path, directory.path().join(path.file_name().unwrap())).unwrap();
+    }
+    directory
+}
+
+/// Writes a field of a JSON file.
+fn set(path: &Path, field: &str, value: Value) {
+    let mut json: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    json[field] = value;
+    fs::write(path, json.to_string()).unwrap();
+}
+
+#[test]
+fn words_and_their_times_are_the_references() {
+    let directory = copied();
+    let tokenizer = "tokenizer.json";
+    fs::copy(
+        fixture("whisper_words").join(tokenizer),
+        directory.path().join(tokenizer),
+    )
+    .unwrap();
+    let device = Device::from_env().unwrap();
+    let options = SpeechRecognitionOptions {
+        word_timestamps: true,
+        ..plain()
+    };
+    let text = fs::read(fixture("whisper_words/sound.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_slice(&text).unwrap();
+    for case in cases {
+        let settings = directory.path().join("generation_config.json");
+        set(
+            &settings,
+            "alignment_heads",
+            case["alignment_heads"].clone(),
+        );
+        let transcribe = SpeechRecognition::open(directory.path(), &device).unwrap();
+        let transcribe = transcribe.with_options(options.clone()).unwrap();
+        let audio = Audio {
+            samples: sound()
+                .samples
+                .repeat(case["times"].as_u64().unwrap() as usize),
+            rate: 16_000,
+        };
+        let transcript = transcribe.run_audio(&audio, |_| {}).unwrap();
+        let found = transcript.segments.iter().flat_map(|s| &s.words);
+        let found: Vec<Value> = found
+            .map(|word| serde_json::json!([word.text, word.start, word.end]))
+            .collect();
+        assert_eq!(Value::Array(found), case["words"]);
+        for segment in &transcript.segments {
+            let words: String = segment.words.iter().map(|word| &word.text[..]).collect();
+            assert_eq!(words, segment.text);
+        }
+    }
+}
+
+#[test]
+fn words_have_no_times_without_heads_that_show_them() {
+    let directory = copied();
+    for (heads, says) in [
+        (Value::Null, "has no `alignment_heads`"),
+        (serde_json::json!([]), "names 0 `alignment_heads`"),
+        (
+            serde_json::json!(vec![[0, 1]; 5]),
+            "names 5 `alignment_heads`",
+        ),
+        (
+            serde_json::json!([[0, 1], [2, 0]]),
+            "head 0 of layer 2 in `alignment_heads`",
+        ),
+        (
+            serde_json::json!([[0, 2]]),
+            "head 2 of layer 0 in `alignment_heads`",
+        ),
+    ] {
+        let settings = directory.path().join("generation_config.json");
+        set(&settings, "alignment_heads", heads);
+        let model = SpeechRecognition::open(directory.path(), &Device::from_env().unwrap());
+        let options = SpeechRecognitionOptions {
+            word_timestamps: true,
+            ..plain()
+        };
+        let transcribe = model.unwrap().with_options(options).unwrap();
+        let error = transcribe.run_audio(&sound(), |_| {}).unwrap_err();
+        let error = error.to_string();
+        for says in ["`word_timestamps`", says] {
+            assert!(error.contains(says), "{error} does not say {says}");
+        }
+    }
+}
+
 #[test]
 fn the_same_seed_draws_the_same_text() {
     let draw = |seed| {
@@ -170,7 +266,11 @@ fn an_answer_that_fails_the_thresholds_is_tried_hotter() {
 
 #[test]
 fn short_and_silent_sounds_have_transcripts() {
-    let transcribe = open().with_options(plain()).unwrap();
+    let options = SpeechRecognitionOptions {
+        word_timestamps: true,
+        ..plain()
+    };
+    let transcribe = open().with_options(options).unwrap();
     for (samples, rate) in [
         (vec![], 16_000),
         (vec![0.1; 16], 16_000),
@@ -182,6 +282,8 @@ fn short_and_silent_sounds_have_transcripts() {
         let transcript = transcribe.run_audio(&audio, |_| {}).unwrap();
         let seconds = audio.seconds();
         assert!(transcript.segments.iter().all(|s| s.end <= seconds + 1e-4));
+        let ends = transcript.segments.iter().flat_map(|s| &s.words);
+        assert!(ends.map(|word| word.end).all(|end| end <= seconds + 1e-4));
     }
 }
 
@@ -189,13 +291,6 @@ fn short_and_silent_sounds_have_transcripts() {
 fn options_that_make_no_sense_are_refused_by_name() {
     let defaults = SpeechRecognitionOptions::default;
     for (options, says) in [
-        (
-            SpeechRecognitionOptions {
-                word_timestamps: true,
-                ..defaults()
-            },
-            "`word_timestamps`",
-        ),
         (
             SpeechRecognitionOptions {
                 beams: 0,
@@ -271,11 +366,7 @@ fn options_that_make_no_sense_are_refused_by_name() {
 
 #[test]
 fn files_that_do_not_fit_the_network_are_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    for item in fs::read_dir(fixture("whisper_generate")).unwrap() {
-        let path = item.unwrap().path();
-        fs::copy(&path, directory.path().join(path.file_name().unwrap())).unwrap();
-    }
+    let directory = copied();
     let refused = |file: &str, changes: &[(&str, Value)], says: &str| {
         let path = directory.path().join(file);
         let before = fs::read(&path).unwrap();

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use salamander::Audio;
-use salamander::tasks::{SpeechRecognition, SpeechRecognitionOptions, SpeechTask, Transcript};
+use salamander::tasks::{
+    SpeechRecognition, SpeechRecognitionOptions, SpeechTask, SpeechWord, Transcript,
+};
 use serde::Serialize;
 
 use crate::output::{json_line, remark};
@@ -52,7 +54,7 @@ pub(crate) struct Transcribe {
     /// Ask for no times; the recording must fit one window
     #[arg(long)]
     no_timestamps: bool,
-    /// Times of single words
+    /// Tell when each word begins and ends, in seconds: one a line, one an SRT subtitle, inside VTT's
     #[arg(long)]
     word_timestamps: bool,
     /// The most tokens of a window
@@ -78,12 +80,13 @@ impl Transcribe {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let device = self.device.open()?;
         remark(&format!("{} on {device}", self.model.display()));
+        let words = self.word_timestamps;
         let defaults = SpeechRecognitionOptions::default();
         let options = SpeechRecognitionOptions {
             language: self.language,
             task: self.translate.then_some(SpeechTask::Translate),
             timestamps: !self.no_timestamps,
-            word_timestamps: self.word_timestamps,
+            word_timestamps: words,
             beams: self.beams,
             temperatures: if self.temperature.is_empty() {
                 defaults.temperatures.clone()
@@ -115,7 +118,13 @@ impl Transcribe {
                     let mut out = io::stdout().lock();
                     printed = bar.suspend(|| {
                         for segment in progress.segments {
-                            writeln!(out, "{}", segment.text.trim())?;
+                            if words {
+                                for SpeechWord { start, end, text } in &segment.words {
+                                    writeln!(out, "{start:>8.2} {end:>8.2}  {}", text.trim())?;
+                                }
+                            } else {
+                                writeln!(out, "{}", segment.text.trim())?;
+                            }
                         }
                         out.flush()
                     });

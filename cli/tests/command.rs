@@ -403,8 +403,29 @@ fn sound_files_become_text_subtitles_or_objects() {
     assert!(text("vtt").starts_with("WEBVTT\n\n00:00:00."));
     let error = fails(&[&run[..], &[model]].concat(), b"");
     assert!(error.contains(model), "{error}");
-    let error = fails(&[&run[..], &["--word-timestamps", sound]].concat(), b"");
-    assert!(error.contains("`word_timestamps`"), "{error}");
+
+    let run = [&run[..], &["--word-timestamps"]].concat();
+    let answers = objects(&[&run[..], &["--json", sound]].concat(), "");
+    let segments = answers[0]["segments"].as_array().unwrap();
+    let words = segments.iter().map(|segment| segment["words"].as_array());
+    let words: Vec<&Value> = words.flat_map(Option::unwrap).collect();
+    let text = |format: &str| {
+        let output = salamander(&[&run[..], &["--format", format, sound]].concat(), b"");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let lines = text("text");
+    let lines: Vec<Vec<&str>> = lines
+        .lines()
+        .map(|l| l.split_whitespace().collect())
+        .collect();
+    assert_eq!(lines.len(), words.len());
+    for (line, word) in lines.iter().zip(&words) {
+        let time = |name: &str| format!("{:.2}", word[name].as_f64().unwrap());
+        let expected = [&time("start"), &time("end"), word["text"].as_str().unwrap()];
+        assert_eq!(line[..], expected);
+    }
+    assert_eq!(text("srt").matches("-->").count(), words.len());
+    assert_eq!(text("vtt").matches("-->").count(), segments.len());
 }
 
 #[test]

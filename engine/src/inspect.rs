@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use salamander_importers::Checkpoint;
-use salamander_models::{Architecture, Class, find};
+use salamander_models::{Architecture, Class, find, timm_preset};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -78,8 +78,16 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, Error> {
         hardware.shortcomings(memory(), device.as_ref())
     });
     let checkpoint = Checkpoint::open(path)?;
-    let common = match (&directory, &config) {
-        (Some(directory), Some(config)) => Some(directory.common_config(config)),
+    // A configuration of timm's stands for one of ours.
+    let preset = config.as_ref();
+    let preset = preset.and_then(|config| timm_preset(config, &checkpoint));
+    let common = match (&directory, &config, preset) {
+        (Some(directory), _, Some(preset)) => {
+            let config = preset.map(|preset| preset.config);
+            let config = config.map_err(Error::config(directory.path()));
+            Some(config.and_then(|config| directory.common_config(&config)))
+        }
+        (Some(directory), Some(config), None) => Some(directory.common_config(config)),
         _ => None,
     };
     let (classes, found) = match common {

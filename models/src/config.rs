@@ -88,6 +88,47 @@ pub(crate) fn parse<T: serde::de::DeserializeOwned>(json: &Value) -> Result<T, C
     })
 }
 
+/// Refuses sizes of 0, and those beyond `largest`, which no checkpoint can hold: products of them must not
+/// overflow.
+pub(crate) fn check_sizes(sizes: &[(&str, usize)], largest: usize) -> Result<(), ConfigError> {
+    let wrong = |(_, size): &&(&str, usize)| *size == 0 || *size > largest;
+    let Some((field, size)) = sizes.iter().find(wrong) else {
+        return Ok(());
+    };
+    let reason = format!("{size} is not between 1 and {largest}");
+    Err(ConfigError::new(*field, reason))
+}
+
+/// Refuses heads that do not divide the width, which the configuration's `width_field` says.
+pub(crate) fn check_heads(
+    (field, heads): (&str, usize),
+    (width_field, width): (&str, usize),
+) -> Result<(), ConfigError> {
+    if width.is_multiple_of(heads) {
+        return Ok(());
+    }
+    let reason = format!("{heads} heads do not divide `{width_field}` {width}");
+    Err(ConfigError::new(field, reason))
+}
+
+/// Refuses an ε that is not a number from 0 on.
+pub(crate) fn check_epsilon(field: &str, epsilon: f64) -> Result<(), ConfigError> {
+    if epsilon.is_finite() && epsilon >= 0.0 {
+        return Ok(());
+    }
+    let reason = format!("{epsilon} is not a positive number");
+    Err(ConfigError::new(field, reason))
+}
+
+/// Refuses, before anything is built, more layers or other parts than the checkpoint has tensors.
+pub(crate) fn check_counts(claims: &[(&str, usize)], tensors: usize) -> Result<(), ConfigError> {
+    let Some((field, count)) = claims.iter().find(|(_, count)| *count > tensors) else {
+        return Ok(());
+    };
+    let reason = format!("{count} cannot come from a checkpoint of {tensors} tensors");
+    Err(ConfigError::new(*field, reason))
+}
+
 /// JSON's `null` counts as absent, as it does in Python's `None`.
 pub(crate) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
 use crate::InputError;
 
@@ -163,6 +163,20 @@ impl<const D: usize> Ints<D> {
     }
 }
 
+impl Ints<2> {
+    /// Of an attention mask, `true` where it is 0; nothing at all where it never is, which is faster.
+    pub(crate) fn padding(&self, device: &Device) -> Option<Tensor<2, Bool>> {
+        if !self.values.contains(&0) {
+            return None;
+        }
+        let padding: Vec<bool> = self.values.iter().map(|&value| value == 0).collect();
+        Some(Tensor::from_data(
+            TensorData::new(padding, self.shape),
+            device,
+        ))
+    }
+}
+
 /// A model's outputs on its device, under the names of the reference's output fields.
 #[derive(Debug, Clone, Default)]
 pub struct Outputs(BTreeMap<Cow<'static, str>, Value>);
@@ -226,3 +240,15 @@ macro_rules! value {
 }
 
 value!(1 Rank1, 2 Rank2, 3 Rank3, 4 Rank4);
+
+/// Hidden states under their names: `embeddings`, `layer.0`, …, behind `prefix`.
+pub(crate) fn named<T: Into<Value>>(
+    prefix: &str,
+    states: Vec<T>,
+) -> impl Iterator<Item = (String, Value)> {
+    let layers = (0..).map(|layer| format!("layer.{layer}"));
+    let names = std::iter::once("embeddings".to_owned()).chain(layers);
+    names
+        .zip(states)
+        .map(move |(name, state)| (format!("{prefix}{name}"), state.into()))
+}

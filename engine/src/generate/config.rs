@@ -25,6 +25,8 @@ pub(crate) struct GenerationConfig {
     pub(crate) max_initial_timestamp_index: Option<u32>,
     pub(crate) prev_sot_token_id: Option<u32>,
     pub(crate) top_k: Option<usize>,
+    /// The decoder layers and heads whose attention tells where a token is spoken.
+    pub(crate) alignment_heads: Option<Vec<[usize; 2]>>,
     no_repeat_ngram_size: Option<usize>,
     repetition_penalty: Option<f64>,
     top_p: Option<f64>,

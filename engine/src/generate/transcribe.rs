@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::ops::Range;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use flate2::Compression;
@@ -15,6 +16,7 @@ use rand_chacha::rand_core::SeedableRng;
 use salamander_models::processing::audio::Features;
 use salamander_models::whisper::{Cache, WhisperConfig, WhisperForConditionalGeneration};
 
+use super::align::Weights;
 use super::config::GenerationConfig;
 use super::languages;
 use super::rules::{Rules, TimestampRules};
@@ -36,6 +38,8 @@ pub(crate) struct Request {
     pub(crate) language: Option<String>,
     pub(crate) task: Option<&'static str>,
     pub(crate) timestamps: bool,
+    /// Whether tokens have times.
+    pub(crate) token_times: bool,
     pub(crate) max_new_tokens: Option<usize>,
     pub(crate) search: SearchOptions,
     pub(crate) temperatures: Vec<f32>,
@@ -54,6 +58,8 @@ pub(crate) struct Segment {
     pub(crate) end: f64,
     /// With timestamps, without the token that ends a text.
     pub(crate) tokens: Vec<u32>,
+    /// The second at which each token ends and the next begins, if they were asked for.
+    pub(crate) times: Vec<f64>,
     pub(crate) temperature: f32,
     pub(crate) mean_logprob: f32,
     pub(crate) compression_ratio: f32,
@@ -145,6 +151,10 @@ impl State {
 /// A window's answer.
 struct Answer {
     tokens: Vec<u32>,
+    /// Whether the token that ends a text came.
+    ended: bool,
+    /// Of each token, in seconds from the window's beginning, if they were asked for.
+    times: Vec<f64>,
     skip: bool,
     temperature: f32,
     mean_logprob: f32,
@@ -153,8 +163,8 @@ struct Answer {
 }
 
 impl Transcriber<'_> {
-    /// Transcribes recordings, and hands over each window's segments with the recording's index and the seconds
-    /// of it that are done. Gives the ids of the languages, if the model has several.
+    /// Transcribes recordings, and hands over each window's segments with the recording's index, the id of its
+    /// language, if the model has several, and the seconds of it that are done.
     ///
     /// Windows of several recordings are encoded together, and decoded together where their prompts are equally
     /// long. Each recording gets what it would get alone.
@@ -162,8 +172,8 @@ impl Transcriber<'_> {
         &self,
         recordings: &[Recording<'_>],
         request: &Request,
-        mut found: impl FnMut(usize, &[Segment], f64) -> Result<(), Error>,
-    ) -> Result<Vec<Option<u32>>, Error> {
+        mut found: impl FnMut(usize, &[Segment], Option<u32>, f64) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let window = self.config.window_frames();
         let end = self.end()?;
         if request.timestamps && self.generation.no_timestamps_token_id.is_none() {
@@ -175,6 +185,10 @@ impl Transcriber<'_> {
             let reason = "a recording longer than one window needs them to find the next window";
             return Err(option("timestamps", reason));
         }
+        let heads = match request.token_times {
+            true => self.alignment_heads()?,
+            false => &[],
+        };
         let first_time = self
             .generation
             .no_timestamps_token_id
@@ -228,21 +242,33 @@ impl Transcriber<'_> {
                     request,
                     &mut random,
                 )?;
-                for (((index, _), answer), random) in rows.iter().zip(answers).zip(random) {
+                let answers = answers.into_iter().zip(random);
+                for (row, ((index, prompt), (mut answer, random))) in
+                    rows.iter().zip(answers).enumerate()
+                {
                     let (state, recording) = (&mut states[*index], &recordings[*index]);
+                    if request.token_times && !answer.skip {
+                        let left = recording.features.frames.min(recording.content) - state.seek;
+                        let encoded = encoded.clone().narrow(0, row, 1);
+                        answer.times =
+                            self.token_times(&encoded, prompt, &answer, heads, left.min(window));
+                    }
+                    let language = self.language(&state.init);
                     let segments =
                         state.take(&answer, random, recording, request, window, first_time);
                     let done = state.seek.min(recording.content) as f64 * PRECISION / STRIDE as f64;
-                    found(*index, &segments, done)?;
+                    found(*index, &segments, language, done)?;
                 }
             }
         }
-        let known = self.generation.lang_to_id.as_ref();
-        let language = |state: &State| {
-            let id = state.init.get(1).copied()?;
-            known?.values().any(|known| *known == id).then_some(id)
-        };
-        Ok(states.iter().map(language).collect())
+        Ok(())
+    }
+
+    /// The language among the tokens that say what is to be done.
+    fn language(&self, init: &[u32]) -> Option<u32> {
+        let id = init.get(1).copied()?;
+        let known = self.generation.lang_to_id.as_ref()?;
+        known.values().any(|known| *known == id).then_some(id)
     }
 
     fn end(&self) -> Result<u32, Error> {
@@ -499,11 +525,14 @@ impl Transcriber<'_> {
                     again.push(row);
                     continue;
                 }
-                if tokens.last() == Some(&end) {
+                let ended = tokens.last() == Some(&end);
+                if ended {
                     tokens.pop();
                 }
                 answers[row] = Some(Answer {
                     tokens,
+                    ended,
+                    times: Vec::new(),
                     skip,
                     temperature,
                     mean_logprob,
@@ -563,6 +592,77 @@ impl Transcriber<'_> {
             random[row] = drawn;
         }
         Ok(found)
+    }
+
+    /// The layers and heads whose attention tells where a token is spoken.
+    fn alignment_heads(&self) -> Result<&[[usize; 2]], Error> {
+        let refuse = |reason: String| Err(option("word_timestamps", reason));
+        let Some(heads) = &self.generation.alignment_heads else {
+            return refuse(
+                "the checkpoint's generation_config.json has no `alignment_heads`, a list of decoder \
+                 layers and heads; where nobody has chosen, all heads of the upper layers are a start"
+                    .to_owned(),
+            );
+        };
+        let (layers, count) = (
+            self.config.decoder_layers,
+            self.config.decoder_attention_heads,
+        );
+        let beyond = |[layer, head]: &&[usize; 2]| *layer >= layers || *head >= count;
+        match heads.iter().find(beyond) {
+            Some([layer, head]) => refuse(format!(
+                "generation_config.json names head {head} of layer {layer} in `alignment_heads`, counted \
+                 from 0; the decoder has {layers} layers of {count} heads"
+            )),
+            None if (1..=layers * count).contains(&heads.len()) => Ok(heads),
+            None => refuse(format!(
+                "generation_config.json names {} `alignment_heads`, the decoder has {layers} layers of \
+                 {count} heads",
+                heads.len()
+            )),
+        }
+    }
+
+    /// When each token of a window's answer ends, of which the first `frames` frames are no padding.
+    ///
+    /// The last token that was decoded was not fed to the decoder, so that it looked at nothing; it has the
+    /// time of the one before. With no position to look at that is the window's beginning, where the
+    /// reference goes one before it.
+    fn token_times(
+        &self,
+        encoded: &Tensor<3>,
+        prompt: &[u32],
+        answer: &Answer,
+        heads: &[[usize; 2]],
+        frames: usize,
+    ) -> Vec<f64> {
+        let count = answer.tokens.len();
+        let fed = count - usize::from(!answer.ended && count > 0);
+        let positions = (frames / STRIDE).min(self.config.max_source_positions);
+        if fed == 0 || positions == 0 {
+            return vec![0.0; count];
+        }
+        let tokens = prompt.iter().chain(&answer.tokens[..fed]);
+        let ids: Vec<i64> = tokens.map(|&id| i64::from(id)).collect();
+        let data = TensorData::new(ids, [1, prompt.len() + fed]);
+        let ids = Tensor::<2, Int>::from_data(data, self.device);
+        let trunk = self.model.trunk();
+        let weights = trunk.cross_attentions(ids.into(), encoded.clone(), heads);
+        let weights = Weights {
+            heads: heads.len(),
+            tokens: fed,
+            positions,
+            values: weights
+                .narrow(2, prompt.len(), fed)
+                .narrow(3, 0, positions)
+                .into_data()
+                .iter::<f32>()
+                .collect(),
+        };
+        let entered = weights.align(self.config.median_filter_width);
+        let mut times: Vec<f64> = entered.iter().map(|&at| at as f64 * PRECISION).collect();
+        times.resize(count, times[fed - 1]);
+        times
     }
 
     /// The probability that nobody speaks, which the model tells where the transcript starts.
@@ -636,10 +736,13 @@ fn split(answer: &Answer, offset: f64, first_time: u32, frames: usize) -> (Vec<S
     let tokens = &answer.tokens;
     let is_time: Vec<bool> = tokens.iter().map(|token| *token >= first_time).collect();
     let ticks = |token: u32| token.saturating_sub(first_time);
-    let segment = |start: f64, end: f64, tokens: &[u32]| Segment {
+    let segment = |start: f64, end: f64, range: Range<usize>| Segment {
         start,
         end,
-        tokens: tokens.to_vec(),
+        tokens: tokens[range.clone()].to_vec(),
+        times: answer.times.get(range).map_or(Vec::new(), |times| {
+            times.iter().map(|time| offset + time).collect()
+        }),
         temperature: answer.temperature,
         mean_logprob: answer.mean_logprob,
         compression_ratio: answer.compression_ratio,
@@ -657,7 +760,7 @@ fn split(answer: &Answer, offset: f64, first_time: u32, frames: usize) -> (Vec<S
             _ => (frames as f64 * (PRECISION / STRIDE as f64) / PRECISION) as u32,
         };
         let end = offset + f64::from(ticks) * PRECISION;
-        return (vec![segment(offset, end, tokens)], frames);
+        return (vec![segment(offset, end, 0..tokens.len())], frames);
     };
     if single_end {
         ends.push(tokens.len());
@@ -672,7 +775,7 @@ fn split(answer: &Answer, offset: f64, first_time: u32, frames: usize) -> (Vec<S
         let part = &tokens[start..end];
         let doubled = index + 1 == ends.len() && !single_end && part.len() > 1;
         let closing = part[part.len() - 1 - usize::from(doubled)];
-        segments.push(segment(time(part[0]), time(closing), part));
+        segments.push(segment(time(part[0]), time(closing), start..end));
         start = end;
     }
     let advance = if single_end {
@@ -730,7 +833,9 @@ mod tests {
     use salamander_models::whisper;
     use serde_json::Value;
 
-    use super::{GenerationConfig, Prompt, Recording, Request, SearchOptions, Transcriber};
+    use super::{
+        GenerationConfig, Prompt, Recording, Request, SearchOptions, Segment, Transcriber,
+    };
 
     fn request(arguments: &Value) -> Request {
         let number = |name: &str| arguments[name].as_f64().map(|value| value as f32);
@@ -752,6 +857,7 @@ mod tests {
                 None => None,
             },
             timestamps: arguments["return_timestamps"] == true,
+            token_times: true,
             max_new_tokens: arguments["max_new_tokens"].as_u64().map(|n| n as usize),
             search: SearchOptions {
                 beams: arguments["num_beams"].as_u64().unwrap_or(1) as usize,
@@ -769,8 +875,22 @@ mod tests {
         }
     }
 
+    /// Whether a segment is the reference's; without `timestamps` that makes times of words.
+    fn same(found: &Segment, expected: &Value, timestamps: bool) -> bool {
+        let near = |found: f64, expected: &Value| (found - expected.as_f64().unwrap()).abs() < 1e-6;
+        let bounds = near(found.start, &expected["start"]) && near(found.end, &expected["end"]);
+        let times = expected["times"].as_array().is_none_or(|times| {
+            let mut pairs = found.times.iter().zip(times);
+            pairs.all(|(found, expected)| near(*found, expected))
+        });
+        serde_json::json!(found.tokens) == expected["tokens"]
+            && (bounds || !timestamps)
+            && found.times.len() == found.tokens.len()
+            && times
+    }
+
     #[test]
-    fn tokens_and_segments_are_the_references() {
+    fn tokens_segments_and_times_are_the_references() {
         let folder =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/whisper_generate");
         let json = |name: &str| -> Value {
@@ -810,32 +930,20 @@ mod tests {
             let mut found = Vec::new();
             let recording = Recording {
                 features,
-                content: features.frames,
+                content: case["content"].as_u64().unwrap() as usize,
             };
-            let outcome = transcriber.run(&[recording], &request, |_, segments, _| {
+            let outcome = transcriber.run(&[recording], &request, |_, segments, _, _| {
                 found.extend_from_slice(segments);
                 Ok(())
             });
             let expected = case["segments"].as_array().unwrap();
-            let same = outcome.is_ok()
-                && found.len() == expected.len()
-                && found.iter().zip(expected).all(|(found, expected)| {
-                    let time = |name: &str| expected[name].as_f64().unwrap();
-                    // Without timestamps the reference makes times of words.
-                    let times = !request.timestamps
-                        || ((found.start - time("start")).abs() < 1e-6
-                            && (found.end - time("end")).abs() < 1e-6);
-                    serde_json::json!(found.tokens) == expected["tokens"] && times
-                });
-            count += expected
+            let at = found
                 .iter()
-                .map(|segment| segment["tokens"].as_array().unwrap().len())
-                .sum::<usize>();
-            if !same {
-                let at = found
-                    .iter()
-                    .zip(expected)
-                    .position(|(f, e)| serde_json::json!(f.tokens) != e["tokens"]);
+                .zip(expected)
+                .position(|(found, expected)| !same(found, expected, request.timestamps));
+            let tokens = expected.iter().map(|s| s["tokens"].as_array().unwrap());
+            count += tokens.map(Vec::len).sum::<usize>();
+            if outcome.is_err() || found.len() != expected.len() || at.is_some() {
                 failures.push(format!(
                     "{} {}: {outcome:?}, {} segments for {}, first difference {at:?}: {:?} for {}",
                     case["features"],

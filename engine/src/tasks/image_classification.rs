@@ -4,8 +4,7 @@ use salamander_models::Task;
 
 use super::batch::{Ordered, Rows};
 use super::pictures::{ImageInput, ImageModel};
-use super::scores::{sigmoid, softmax, top};
-use super::text_classification::{ClassificationFunction, Label, function};
+use super::scores::{Classes, ClassificationFunction, Label};
 use crate::{Device, Error};
 
 /// Options of [`ImageClassification`].
@@ -23,8 +22,7 @@ pub struct ImageClassificationOptions {
 #[derive(Debug, Clone)]
 pub struct ImageClassification {
     model: ImageModel,
-    labels: Vec<String>,
-    function: ClassificationFunction,
+    classes: Classes,
     options: ImageClassificationOptions,
 }
 
@@ -54,11 +52,9 @@ impl ImageClassification {
     fn new(model: &Path, preset: Option<&str>, device: &Device) -> Result<Self, Error> {
         let task = Task::ImageClassification;
         let (model, config) = ImageModel::open(model, preset, task, device)?;
-        let labels = config.labels();
         Ok(Self {
             model,
-            function: function(&config, labels.len()),
-            labels,
+            classes: Classes::new(&config),
             options: ImageClassificationOptions::default(),
         })
     }
@@ -72,7 +68,7 @@ impl ImageClassification {
 
     /// The names of all classes.
     pub fn labels(&self) -> &[String] {
-        &self.labels
+        &self.classes.labels
     }
 
     /// The device that runs it.
@@ -101,26 +97,13 @@ impl ImageClassification {
         let mut answers = Ordered::new(inputs.len());
         self.model.forward(&inputs, |batch, mut outputs| {
             let mut logits = Rows::take(&mut outputs, "logits", batch.len())?;
+            let (function, top_k) = (self.options.function, self.options.top_k);
             for (row, &index) in batch.iter().enumerate() {
-                answers.put(index, self.answer(logits.row(row)));
+                let answer = self.classes.answer(logits.row(row), function, top_k);
+                answers.put(index, answer);
             }
             Ok(())
         })?;
         Ok(answers.finish())
-    }
-
-    fn answer(&self, logits: &mut [f32]) -> Vec<Label> {
-        match self.options.function.unwrap_or(self.function) {
-            ClassificationFunction::Softmax => softmax(logits),
-            ClassificationFunction::Sigmoid => sigmoid(logits),
-            ClassificationFunction::None => {}
-        }
-        let count = self.options.top_k.unwrap_or(usize::MAX);
-        let best = top(logits, count).into_iter();
-        best.map(|class| Label {
-            name: self.labels[class].clone(),
-            score: logits[class],
-        })
-        .collect()
     }
 }

@@ -22,13 +22,12 @@ pub use image_classification::{ImageClassification, ImageClassificationOptions};
 pub use image_embedding::{ImageEmbedding, ImageEmbeddingOptions};
 pub use pictures::ImageInput;
 pub use question_answering::{Answer, QuestionAnswering, QuestionAnsweringOptions};
+pub use scores::{ClassificationFunction, Label};
 pub use speech_recognition::{
     SpeechProgress, SpeechRecognition, SpeechRecognitionOptions, SpeechSegment, SpeechTask,
-    Transcript, speech_language,
+    SpeechWord, Transcript, speech_language,
 };
-pub use text_classification::{
-    ClassificationFunction, Label, TextClassification, TextClassificationOptions,
-};
+pub use text_classification::{TextClassification, TextClassificationOptions};
 pub use text_embedding::{Prompt, TextEmbedding, TextEmbeddingOptions};
 pub use token_classification::{
     Aggregation, Entity, TokenClassification, TokenClassificationOptions,

@@ -1,5 +1,71 @@
 //! From logits to scores, in the reference's precision.
 
+use salamander_models::PretrainedConfig;
+use serde::Serialize;
+
+/// A class and how likely it is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Label {
+    /// The class's name, as in the model's `id2label`.
+    #[serde(rename = "label")]
+    pub name: String,
+    /// A probability; the bare number where the model is a regression.
+    pub score: f32,
+}
+
+/// How logits become scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClassificationFunction {
+    /// One of the classes applies: the scores sum to 1.
+    Softmax,
+    /// Any of the classes may apply: each score is a probability of its own.
+    Sigmoid,
+    /// The logits themselves.
+    None,
+}
+
+/// The classes of a model, and how it was trained to tell them.
+#[derive(Debug, Clone)]
+pub(super) struct Classes {
+    pub(super) labels: Vec<String>,
+    function: ClassificationFunction,
+}
+
+impl Classes {
+    /// The classes that a configuration names.
+    pub(super) fn new(config: &PretrainedConfig) -> Self {
+        let labels = config.labels();
+        let function = match config.problem_type.as_deref() {
+            Some("regression") => ClassificationFunction::None,
+            Some("multi_label_classification") => ClassificationFunction::Sigmoid,
+            _ if labels.len() == 1 => ClassificationFunction::Sigmoid,
+            _ => ClassificationFunction::Softmax,
+        };
+        Self { labels, function }
+    }
+
+    /// At most `top_k` classes of a row of logits, the likeliest first; by the model's own function, unless
+    /// another is asked for.
+    pub(super) fn answer(
+        &self,
+        logits: &mut [f32],
+        function: Option<ClassificationFunction>,
+        top_k: Option<usize>,
+    ) -> Vec<Label> {
+        match function.unwrap_or(self.function) {
+            ClassificationFunction::Softmax => softmax(logits),
+            ClassificationFunction::Sigmoid => sigmoid(logits),
+            ClassificationFunction::None => {}
+        }
+        let best = top(logits, top_k.unwrap_or(usize::MAX)).into_iter();
+        best.map(|class| Label {
+            name: self.labels[class].clone(),
+            score: logits[class],
+        })
+        .collect()
+    }
+}
+
 /// Turns logits into probabilities that sum to 1.
 pub(super) fn softmax(logits: &mut [f32]) {
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);

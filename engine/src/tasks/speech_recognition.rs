@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::generate::{
     GenerationConfig, Prompt, Recording, Request, SearchOptions, Segment, Transcriber,
-    language_name,
+    language_name, words,
 };
 use crate::{Audio, Device, Error, ModelDir};
 
@@ -32,7 +32,8 @@ pub struct SpeechRecognitionOptions {
     pub task: Option<SpeechTask>,
     /// Whether the model tells times. Without, a recording is one segment, and must fit one window.
     pub timestamps: bool,
-    /// Times of single words; not supported yet.
+    /// Whether segments tell the times of their words. The checkpoint's `generation_config.json` must say
+    /// which attention heads show them, `alignment_heads`.
     pub word_timestamps: bool,
     /// How many sequences grow side by side at temperature 0; 1 is greedy.
     pub beams: usize,
@@ -87,6 +88,17 @@ impl Default for SpeechRecognitionOptions {
     }
 }
 
+/// A word of a segment; in languages without spaces, a character.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SpeechWord {
+    /// Where it begins, in seconds.
+    pub start: f64,
+    /// Where it ends, in seconds.
+    pub end: f64,
+    /// The word, with the space before it and the punctuation around it.
+    pub text: String,
+}
+
 /// A stretch of speech.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SpeechSegment {
@@ -96,6 +108,9 @@ pub struct SpeechSegment {
     pub end: f64,
     /// What is said.
     pub text: String,
+    /// Its words, if their times were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<SpeechWord>,
     /// Its tokens, timestamps included.
     pub tokens: Vec<u32>,
     /// The temperature at which its window was decoded.
@@ -120,33 +135,73 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// As SubRip subtitles.
+    /// As SubRip subtitles: one a segment; or one a word, if the words have times, since there can be no
+    /// times within a subtitle.
     pub fn to_srt(&self) -> String {
         let mut out = String::new();
-        for (index, segment) in self.segments.iter().enumerate() {
-            let (start, end) = (clock(segment.start, ','), clock(segment.end, ','));
-            let text = subtitle(&segment.text);
+        let mut count = 0;
+        let mut put = |start: f64, end: f64, text: &str| {
+            let (start, end) = (clock(start, ','), clock(end, ','));
+            let text = subtitle(&text.replace("-->", "->"));
+            count += 1;
             // Writing to a string does not fail.
-            let _ = write!(out, "{}\n{start} --> {end}\n{text}\n\n", index + 1);
+            let _ = write!(out, "{count}\n{start} --> {end}\n{text}\n\n");
+        };
+        for segment in &self.segments {
+            if segment.words.is_empty() {
+                put(segment.start, segment.end, &segment.text);
+            }
+            for word in &segment.words {
+                put(word.start, word.end, &word.text);
+            }
         }
         out
     }
 
-    /// As WebVTT subtitles.
+    /// As WebVTT subtitles, one a segment. Words that have times begin with them, as in karaoke.
     pub fn to_vtt(&self) -> String {
         let mut out = String::from("WEBVTT\n\n");
         for segment in &self.segments {
             let (start, end) = (clock(segment.start, '.'), clock(segment.end, '.'));
-            let _ = write!(out, "{start} --> {end}\n{}\n\n", subtitle(&segment.text));
+            let text = subtitle(&segment.vtt_text());
+            let _ = write!(out, "{start} --> {end}\n{text}\n\n");
         }
         out
     }
 }
 
-/// An arrow or an empty line would end the subtitle.
+impl SpeechSegment {
+    /// The text in WebVTT's letters, with the times of words where they lie within the segment and go on.
+    fn vtt_text(&self) -> String {
+        let escape = |text: &str| {
+            let text = text.replace('&', "&amp;");
+            text.replace('<', "&lt;").replace('>', "&gt;")
+        };
+        if self.words.is_empty() {
+            return escape(&self.text);
+        }
+        let mut latest = clock(self.start, '.');
+        let end = clock(self.end, '.');
+        let mut text = String::new();
+        for word in &self.words {
+            let bare = word.text.trim_start();
+            let (space, _) = word.text.split_at(word.text.len() - bare.len());
+            text.push_str(space);
+            let time = clock(word.start, '.');
+            // Equally long, so that they compare as texts.
+            if latest < time && time < end {
+                let _ = write!(text, "<{time}>");
+                latest = time;
+            }
+            text.push_str(&escape(bare));
+        }
+        text
+    }
+}
+
+/// An empty line would end the subtitle.
 fn subtitle(text: &str) -> String {
-    let text = text.trim().replace("-->", "->");
-    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let lines = text.trim().lines().filter(|line| !line.trim().is_empty());
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -176,7 +231,8 @@ pub struct SpeechProgress<'a> {
 /// Writes what is said in a recording.
 ///
 /// Reference: `WhisperForConditionalGeneration.generate` of transformers 5.23 with its sequential algorithm
-/// for long recordings. It departs in that padding after a short recording is not decoded, and that an
+/// for long recordings; words are those of its pipeline with `return_timestamps="word"` and
+/// `return_language=True`. It departs in that padding after a short recording is not decoded, and that an
 /// empty recording has an empty transcript.
 #[derive(Debug, Clone)]
 pub struct SpeechRecognition {
@@ -296,9 +352,6 @@ impl SpeechRecognition {
                 reason: reason.to_owned(),
             })
         };
-        if options.word_timestamps {
-            return refuse("word_timestamps", "not supported yet; segments have times");
-        }
         if options.beams == 0 || options.beams > 64 {
             return refuse("beams", "is not between 1 and 64");
         }
@@ -364,6 +417,8 @@ impl SpeechRecognition {
 
     /// Transcribes a waveform, and tells of segments as they are found.
     ///
+    /// An hour takes some 350 MB beside the model: its samples, and its frames of 80 bins.
+    ///
     /// # Errors
     /// An option does not fit the model.
     pub fn run_audio(
@@ -402,35 +457,36 @@ impl SpeechRecognition {
             generation: &self.generation,
             device: self.device.burn(),
         };
-        let languages = transcriber.run(&recordings, &self.request()?, |row, found, seconds| {
-            let index = heard[row].0;
-            let total = audios[index].seconds();
-            let segments = &mut transcripts[index].segments;
-            let first = segments.len();
-            for segment in found {
-                segments.push(self.segment(segment, total)?);
-            }
-            let segments = &segments[first..];
-            let seconds = seconds.min(total);
-            progress(
-                index,
-                SpeechProgress {
-                    seconds,
-                    total,
-                    segments,
-                },
-            );
-            Ok(())
-        })?;
-        for ((index, _), language) in heard.iter().zip(languages) {
-            let transcript = &mut transcripts[*index];
+        transcriber.run(
+            &recordings,
+            &self.request()?,
+            |row, found, language, seconds| {
+                let index = heard[row].0;
+                let total = audios[index].seconds();
+                let language = language.and_then(|id| self.language(id));
+                let transcript = &mut transcripts[index];
+                transcript.language = language.map(str::to_owned);
+                let segments = &mut transcript.segments;
+                let first = segments.len();
+                for segment in found {
+                    segments.push(self.segment(segment, language, total)?);
+                }
+                let segments = &segments[first..];
+                let seconds = seconds.min(total);
+                progress(
+                    index,
+                    SpeechProgress {
+                        seconds,
+                        total,
+                        segments,
+                    },
+                );
+                Ok(())
+            },
+        )?;
+        for transcript in &mut transcripts {
             transcript.text = transcript.segments.iter().map(|s| &s.text[..]).collect();
             transcript.text = transcript.text.trim().to_owned();
-            transcript.language = language.and_then(|id| {
-                let mut known = self.generation.lang_to_id.iter().flatten();
-                let (token, _) = known.find(|(_, known)| **known == id)?;
-                Some(token.trim_matches(['<', '|', '>']).to_owned())
-            });
         }
         Ok(transcripts)
     }
@@ -455,6 +511,13 @@ impl SpeechRecognition {
             reason: error.to_string(),
         })?;
         Ok((features, samples.len().div_ceil(settings.hop_length)))
+    }
+
+    /// The code of the language whose token has that id.
+    fn language(&self, id: u32) -> Option<&str> {
+        let mut known = self.generation.lang_to_id.iter().flatten();
+        let (token, _) = known.find(|(_, known)| **known == id)?;
+        Some(token.trim_matches(['<', '|', '>']))
     }
 
     fn request(&self) -> Result<Request, Error> {
@@ -489,6 +552,7 @@ impl SpeechRecognition {
             language: options.language.clone(),
             task,
             timestamps: options.timestamps,
+            token_times: options.word_timestamps,
             max_new_tokens: options.max_new_tokens,
             search: SearchOptions {
                 beams: options.beams,
@@ -506,15 +570,41 @@ impl SpeechRecognition {
         })
     }
 
-    fn segment(&self, segment: &Segment, total: f64) -> Result<SpeechSegment, Error> {
+    fn segment(
+        &self,
+        segment: &Segment,
+        language: Option<&str>,
+        total: f64,
+    ) -> Result<SpeechSegment, Error> {
         // Everything from the end of text on is a mark, not a word.
         let end = self.generation.eos_token_id.unwrap_or(u32::MAX);
-        let words = segment.tokens.iter().copied().filter(|token| *token < end);
-        let text = self.tokenizer.decode(&words.collect::<Vec<_>>(), true)?;
+        let is_text = |token: &u32| *token < end;
+        let tokens: Vec<u32> = segment.tokens.iter().copied().filter(is_text).collect();
+        let mut timed = Vec::new();
+        if !segment.times.is_empty() {
+            let places = segment.tokens.iter().enumerate();
+            let places = places.filter(|(_, token)| is_text(token));
+            let places: Vec<usize> = places.map(|(place, _)| place).collect();
+            let time = |place: usize| (segment.times[place] * 100.0).round() / 100.0;
+            for word in words(&tokens, language, |ids| self.tokenizer.decode(ids, false))? {
+                let (first, last) = (places[word.tokens.start], places[word.tokens.end - 1]);
+                timed.push(SpeechWord {
+                    // A token begins where the one before it ends.
+                    start: if first == 0 {
+                        segment.start
+                    } else {
+                        time(first - 1)
+                    },
+                    end: time(last),
+                    text: word.text,
+                });
+            }
+        }
         Ok(SpeechSegment {
             start: segment.start.min(total),
             end: segment.end.min(total),
-            text,
+            text: self.tokenizer.decode(&tokens, true)?,
+            words: timed,
             tokens: segment.tokens.clone(),
             temperature: segment.temperature,
             mean_logprob: segment.mean_logprob,
@@ -531,33 +621,73 @@ pub fn speech_language(code: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{SpeechSegment, Transcript, clock};
+    use super::{SpeechSegment, SpeechWord, Transcript, clock};
 
-    #[test]
-    fn subtitles_have_clocks_and_no_stray_arrows() {
-        assert_eq!(clock(3_725.5, ','), "01:02:05,500");
-        assert_eq!(clock(0.999_6, '.'), "00:00:01.000");
-        let transcript = Transcript {
+    fn transcript(text: &str, words: &[(f64, f64, &str)]) -> Transcript {
+        let words = words.iter().map(|&(start, end, text)| SpeechWord {
+            start,
+            end,
+            text: text.to_owned(),
+        });
+        Transcript {
             text: String::new(),
             language: None,
             segments: vec![SpeechSegment {
                 start: 0.0,
                 end: 1.5,
-                text: " one --> two\n\nthree".to_owned(),
+                text: text.to_owned(),
+                words: words.collect(),
                 tokens: Vec::new(),
                 temperature: 0.0,
                 mean_logprob: 0.0,
                 compression_ratio: 1.0,
                 no_speech_probability: 0.0,
             }],
-        };
+        }
+    }
+
+    #[test]
+    fn subtitles_have_clocks_and_no_stray_arrows() {
+        assert_eq!(clock(3_725.5, ','), "01:02:05,500");
+        assert_eq!(clock(0.999_6, '.'), "00:00:01.000");
+        let transcript = transcript(" one --> two\n\nthree & <4>", &[]);
         assert_eq!(
             transcript.to_srt(),
-            "1\n00:00:00,000 --> 00:00:01,500\none -> two\nthree\n\n"
+            "1\n00:00:00,000 --> 00:00:01,500\none -> two\nthree & <4>\n\n"
         );
         assert_eq!(
             transcript.to_vtt(),
-            "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\none -> two\nthree\n\n"
+            "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\n\
+             one --&gt; two\nthree &amp; &lt;4&gt;\n\n"
+        );
+    }
+
+    #[test]
+    fn subtitles_of_words_tell_their_times() {
+        let words = [
+            (0.0, 0.5, " one"),
+            (0.5, 0.5, " <"),
+            (0.5, 1.0, "two"),
+            (0.4, 1.6, "\n"),
+            (1.6, 1.7, " three"),
+        ];
+        let transcript = transcript(" one <two\n three", &words);
+        assert_eq!(
+            transcript.to_srt().lines().take(7).collect::<Vec<_>>(),
+            [
+                "1",
+                "00:00:00,000 --> 00:00:00,500",
+                "one",
+                "",
+                "2",
+                "00:00:00,500 --> 00:00:00,500",
+                "<"
+            ]
+        );
+        assert_eq!(
+            transcript.to_vtt(),
+            "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\n\
+             one <00:00:00.500>&lt;two\n three\n\n"
         );
     }
 }

@@ -1,33 +1,11 @@
 use std::path::Path;
 
+use salamander_models::Task;
 use salamander_models::processing::text::{Encoding, Truncation, TruncationStrategy};
-use salamander_models::{PretrainedConfig, Task};
-use serde::Serialize;
 
 use super::batch::{Ordered, Rows, TextInput, TextModel};
-use super::scores::{sigmoid, softmax};
+use super::scores::{Classes, ClassificationFunction, Label};
 use crate::{Device, Error};
-
-/// A class and how likely it is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Label {
-    /// The class's name, as in the model's `id2label`.
-    #[serde(rename = "label")]
-    pub name: String,
-    /// A probability; the bare number where the model is a regression.
-    pub score: f32,
-}
-
-/// How logits become scores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClassificationFunction {
-    /// One of the classes applies: the scores sum to 1.
-    Softmax,
-    /// Any of the classes may apply: each score is a probability of its own.
-    Sigmoid,
-    /// The logits themselves.
-    None,
-}
 
 /// Options of [`TextClassification`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,8 +27,7 @@ pub struct TextClassificationOptions {
 #[derive(Debug, Clone)]
 pub struct TextClassification {
     model: TextModel,
-    labels: Vec<String>,
-    function: ClassificationFunction,
+    classes: Classes,
     options: TextClassificationOptions,
 }
 
@@ -61,11 +38,9 @@ impl TextClassification {
     /// The model cannot be found, read or honoured, or is no text classifier.
     pub fn open(model: impl AsRef<Path>, device: &Device) -> Result<Self, Error> {
         let (model, config) = TextModel::open(model.as_ref(), Task::TextClassification, device)?;
-        let labels = config.labels();
         Ok(Self {
             model,
-            function: function(&config, labels.len()),
-            labels,
+            classes: Classes::new(&config),
             options: TextClassificationOptions::default(),
         })
     }
@@ -79,7 +54,7 @@ impl TextClassification {
 
     /// The names of all classes.
     pub fn labels(&self) -> &[String] {
-        &self.labels
+        &self.classes.labels
     }
 
     /// The device that runs it.
@@ -116,36 +91,13 @@ impl TextClassification {
         let mut answers = Ordered::new(encodings.len());
         self.model.forward(&encodings, |batch, mut outputs| {
             let mut logits = Rows::take(&mut outputs, "logits", batch.len())?;
+            let (function, top_k) = (self.options.function, self.options.top_k);
             for (row, &index) in batch.iter().enumerate() {
-                answers.put(index, self.answer(logits.row(row)));
+                let answer = self.classes.answer(logits.row(row), function, top_k);
+                answers.put(index, answer);
             }
             Ok(())
         })?;
         Ok(answers.finish())
-    }
-
-    fn answer(&self, logits: &mut [f32]) -> Vec<Label> {
-        match self.options.function.unwrap_or(self.function) {
-            ClassificationFunction::Softmax => softmax(logits),
-            ClassificationFunction::Sigmoid => sigmoid(logits),
-            ClassificationFunction::None => {}
-        }
-        let count = self.options.top_k.unwrap_or(usize::MAX);
-        let best = super::scores::top(logits, count).into_iter();
-        best.map(|class| Label {
-            name: self.labels[class].clone(),
-            score: logits[class],
-        })
-        .collect()
-    }
-}
-
-/// What the model was trained with.
-pub(super) fn function(config: &PretrainedConfig, classes: usize) -> ClassificationFunction {
-    match config.problem_type.as_deref() {
-        Some("regression") => ClassificationFunction::None,
-        Some("multi_label_classification") => ClassificationFunction::Sigmoid,
-        _ if classes == 1 => ClassificationFunction::Sigmoid,
-        _ => ClassificationFunction::Softmax,
     }
 }

@@ -3,7 +3,7 @@ use serde_json::Value;
 
 use crate::ConfigError;
 use crate::blocks::Activation;
-use crate::config::parse;
+use crate::config::{check_counts, check_epsilon, check_heads, check_sizes, parse};
 
 /// `config.json` of a BERT, with the reference's field names and defaults.
 ///
@@ -89,28 +89,12 @@ impl BertConfig {
             ("max_position_embeddings", config.max_position_embeddings),
             ("type_vocab_size", config.type_vocab_size),
         ];
-        /// Beyond what any checkpoint can hold, so that no product of two of them overflows.
-        const LARGEST: usize = 1 << 31;
-        for (field, value) in positive {
-            if value == 0 || value > LARGEST {
-                let reason = format!("{value} is not between 1 and {LARGEST}");
-                return Err(ConfigError::new(field, reason));
-            }
-        }
-        if !config
-            .hidden_size
-            .is_multiple_of(config.num_attention_heads)
-        {
-            let reason = format!(
-                "{} heads do not divide `hidden_size` {}",
-                config.num_attention_heads, config.hidden_size
-            );
-            return Err(ConfigError::new("num_attention_heads", reason));
-        }
-        if !(config.layer_norm_eps.is_finite() && config.layer_norm_eps >= 0.0) {
-            let reason = format!("{} is not a positive number", config.layer_norm_eps);
-            return Err(ConfigError::new("layer_norm_eps", reason));
-        }
+        check_sizes(&positive, 1 << 31)?;
+        check_heads(
+            ("num_attention_heads", config.num_attention_heads),
+            ("hidden_size", config.hidden_size),
+        )?;
+        check_epsilon("layer_norm_eps", config.layer_norm_eps)?;
         if config.add_cross_attention {
             let reason =
                 "cross attention is not supported by bert; only encoders and plain decoders are";
@@ -125,14 +109,7 @@ impl BertConfig {
 
     /// Checks, before anything is built, that the checkpoint has as many tensors as layers are claimed.
     pub(super) fn check_depth(&self, tensors: usize) -> Result<(), ConfigError> {
-        if self.num_hidden_layers <= tensors {
-            return Ok(());
-        }
-        let reason = format!(
-            "{} layers cannot come from a checkpoint of {tensors} tensors",
-            self.num_hidden_layers
-        );
-        Err(ConfigError::new("num_hidden_layers", reason))
+        check_counts(&[("num_hidden_layers", self.num_hidden_layers)], tensors)
     }
 
     pub(super) fn activation(&self) -> Result<Activation, ConfigError> {

@@ -17,10 +17,10 @@ mod heads;
 pub(crate) mod keys;
 mod model;
 
-use burn::tensor::{Bool, Device, Tensor, TensorData};
+use burn::tensor::Device;
 use salamander_importers::{Checkpoint, FormatError, KeyMap, load};
 
-use crate::tensors::Ints;
+use crate::tensors::{Ints, named};
 use crate::{
     Architecture, Class, InputError, Inputs, LoadError, Model, Outputs, PretrainedConfig, Task,
     Value,
@@ -236,22 +236,10 @@ impl Limits {
             input_ids: flat(ids).to_tensor(device),
             token_type_ids: types.map(|types| flat(types).to_tensor(device)),
             position_ids: positions.map(|positions| positions.to_tensor(device)),
-            padding: mask.and_then(|mask| padding(flat(mask), device)),
+            padding: mask.and_then(|mask| flat(mask).padding(device)),
         };
         Ok((tokens, shape))
     }
-}
-
-/// `true` where the mask is 0; nothing at all where it never is, which is faster.
-fn padding(mask: Ints<2>, device: &Device) -> Option<Tensor<2, Bool>> {
-    if !mask.values.contains(&0) {
-        return None;
-    }
-    let padding: Vec<bool> = mask.values.iter().map(|&value| value == 0).collect();
-    Some(Tensor::from_data(
-        TensorData::new(padding, mask.shape),
-        device,
-    ))
 }
 
 /// A loaded class on its device.
@@ -284,9 +272,7 @@ impl<M: Head> Model for Served<M> {
     fn intermediates(&self, inputs: Inputs) -> Result<Vec<(String, Value)>, InputError> {
         let (tokens, _) = self.tokens(inputs)?;
         let states = self.module.trunk().hidden_states(tokens);
-        let names = (0..).map(|layer| format!("layer.{layer}"));
-        let names = std::iter::once("embeddings".to_owned()).chain(names);
-        Ok(names.zip(states.into_iter().map(Value::from)).collect())
+        Ok(named("", states).collect())
     }
 
     fn max_length(&self) -> Option<usize> {

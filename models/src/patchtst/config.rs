@@ -5,7 +5,9 @@ use serde_json::Value;
 use super::detect;
 use crate::ConfigError;
 use crate::blocks::Activation;
-use crate::config::{null_is_default, parse};
+use crate::config::{
+    check_counts, check_epsilon, check_heads, check_sizes, null_is_default, parse,
+};
 use crate::detect::{complete, complete_all};
 use crate::processing::distribution::Family;
 
@@ -211,9 +213,7 @@ impl PatchTstConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        /// Beyond what any checkpoint can hold, so that no product of three of them overflows.
-        const LARGEST: usize = 1 << 20;
-        for (field, value) in [
+        let sizes = [
             ("num_input_channels", self.num_input_channels),
             ("context_length", self.context_length),
             ("patch_length", self.patch_length),
@@ -223,12 +223,9 @@ impl PatchTstConfig {
             ("ffn_dim", self.ffn_dim),
             ("prediction_length", self.prediction_length),
             ("num_targets", self.num_targets),
-        ] {
-            if value == 0 || value > LARGEST {
-                let reason = format!("{value} is not between 1 and {LARGEST}");
-                return Err(ConfigError::new(field, reason));
-            }
-        }
+        ];
+        // There are products of three of them.
+        check_sizes(&sizes, 1 << 20)?;
         if self.context_length <= self.patch_length {
             let reason = format!(
                 "{} is not longer than a patch of {}",
@@ -236,17 +233,11 @@ impl PatchTstConfig {
             );
             return Err(ConfigError::new("context_length", reason));
         }
-        if !self.d_model.is_multiple_of(self.num_attention_heads) {
-            let reason = format!(
-                "{} heads do not divide `d_model` {}",
-                self.num_attention_heads, self.d_model
-            );
-            return Err(ConfigError::new("num_attention_heads", reason));
-        }
-        if !(self.norm_eps.is_finite() && self.norm_eps >= 0.0) {
-            let reason = format!("{} is not a positive number", self.norm_eps);
-            return Err(ConfigError::new("norm_eps", reason));
-        }
+        check_heads(
+            ("num_attention_heads", self.num_attention_heads),
+            ("d_model", self.d_model),
+        )?;
+        check_epsilon("norm_eps", self.norm_eps)?;
         if self.scaling_dim != 1 {
             let reason = format!(
                 "{} is not supported; series are scaled along time, 1",
@@ -275,17 +266,16 @@ impl PatchTstConfig {
     /// Checks, before anything is built, that the checkpoint has as many tensors as are claimed.
     pub(super) fn check_depth(&self, tensors: usize) -> Result<(), ConfigError> {
         let per_channel = !self.share_embedding || !self.share_projection;
+        let channels = if per_channel {
+            self.num_input_channels
+        } else {
+            1
+        };
         let claims = [
-            ("num_hidden_layers", self.num_hidden_layers, true),
-            ("num_input_channels", self.num_input_channels, per_channel),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_input_channels", channels),
         ];
-        for (field, count, counts) in claims {
-            if counts && count > tensors {
-                let reason = format!("{count} cannot come from a checkpoint of {tensors} tensors");
-                return Err(ConfigError::new(field, reason));
-            }
-        }
-        Ok(())
+        check_counts(&claims, tensors)
     }
 
     /// The number of patches; steps at the beginning that fill none are left out.

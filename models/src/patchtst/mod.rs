@@ -21,6 +21,7 @@ mod original;
 use burn::tensor::{Device, Tensor};
 use salamander_importers::{Checkpoint, KeyMap, load};
 
+use crate::tensors::named;
 use crate::{
     Architecture, Class, Forecasts, InputError, Inputs, LoadError, Model, Outputs, Task, Value,
 };
@@ -260,19 +261,12 @@ impl<M: Head> Model for Served<M> {
         let window = self.window(inputs)?;
         let states = self.module.trunk().hidden_states(window.visible);
         let patches = ("patches".to_owned(), Value::from(window.patched.patches));
-        Ok(std::iter::once(patches).chain(named(states)).collect())
+        Ok(std::iter::once(patches).chain(named("", states)).collect())
     }
 
     fn forecasts(&self) -> Option<Forecasts> {
         self.forecasts
     }
-}
-
-/// The names of hidden states.
-fn named(states: Vec<Tensor<4>>) -> impl Iterator<Item = (String, Value)> {
-    let names = (0..).map(|layer| format!("layer.{layer}"));
-    let names = std::iter::once("embeddings".to_owned()).chain(names);
-    names.zip(states.into_iter().map(Value::from))
 }
 
 fn load_original(
@@ -323,7 +317,7 @@ impl Model for ServedOriginal {
 
     fn intermediates(&self, inputs: Inputs) -> Result<Vec<(String, Value)>, InputError> {
         let states = self.module.hidden_states(self.past(inputs)?);
-        Ok(named(states).collect())
+        Ok(named("", states).collect())
     }
 
     fn forecasts(&self) -> Option<Forecasts> {

@@ -18,7 +18,7 @@ use super::config::NormType;
 use super::detect;
 use super::model::Norm;
 use crate::blocks::{Activation, Attention, Mask, Mlp};
-use crate::config::parse;
+use crate::config::{check_counts, check_heads, check_sizes, parse};
 use crate::detect::{Field, complete};
 use crate::{ConfigError, LoadError};
 
@@ -122,8 +122,7 @@ impl OriginalConfig {
     }
 
     fn check(&self, checkpoint: &Checkpoint) -> Result<(), ConfigError> {
-        const LARGEST: usize = 1 << 20;
-        for (field, value) in [
+        let sizes = [
             ("seq_len", self.seq_len),
             ("pred_len", self.pred_len),
             ("enc_in", self.enc_in.unwrap_or(1)),
@@ -133,12 +132,8 @@ impl OriginalConfig {
             ("patch_len", self.patch_len),
             ("stride", self.stride),
             ("kernel_size", self.kernel_size),
-        ] {
-            if value == 0 || value > LARGEST {
-                let reason = format!("{value} is not between 1 and {LARGEST}");
-                return Err(ConfigError::new(field, reason));
-            }
-        }
+        ];
+        check_sizes(&sizes, 1 << 20)?;
         if self.seq_len < self.patch_len {
             let reason = format!(
                 "{} is shorter than a patch of {}",
@@ -146,27 +141,16 @@ impl OriginalConfig {
             );
             return Err(ConfigError::new("seq_len", reason));
         }
-        if !self.d_model.is_multiple_of(self.n_heads) {
-            let reason = format!(
-                "{} heads do not divide `d_model` {}",
-                self.n_heads, self.d_model
-            );
-            return Err(ConfigError::new("n_heads", reason));
-        }
+        check_heads(("n_heads", self.n_heads), ("d_model", self.d_model))?;
         if self.kernel_size.is_multiple_of(2) {
             let reason = format!("{} is even; the average needs a middle", self.kernel_size);
             return Err(ConfigError::new("kernel_size", reason));
         }
-        for (field, count) in [
+        let claims = [
             ("e_layers", self.e_layers),
             ("enc_in", self.own_heads().unwrap_or(1)),
-        ] {
-            if count > checkpoint.len() {
-                let tensors = checkpoint.len();
-                let reason = format!("{count} cannot come from a checkpoint of {tensors} tensors");
-                return Err(ConfigError::new(field, reason));
-            }
-        }
+        ];
+        check_counts(&claims, checkpoint.len())?;
         if (self.individual || (self.revin && self.affine)) && self.enc_in.is_none() {
             return Err(ConfigError::new(
                 "enc_in",

@@ -3,7 +3,7 @@ use serde_json::Value;
 
 use crate::ConfigError;
 use crate::blocks::Activation;
-use crate::config::parse;
+use crate::config::{check_counts, check_sizes, parse};
 
 /// `config.json` of a ResNet, with the reference's field names and defaults.
 ///
@@ -106,15 +106,8 @@ impl ResNetConfig {
             .iter()
             .map(|size| ("hidden_sizes", *size));
         let depths = config.depths.iter().map(|depth| ("depths", *depth));
-        let all = single.into_iter().chain(sizes).chain(depths);
-        /// Beyond what any checkpoint can hold, so that no product of two of them overflows.
-        const LARGEST: usize = 1 << 24;
-        for (field, value) in all {
-            if value == 0 || value > LARGEST {
-                let reason = format!("{value} is not between 1 and {LARGEST}");
-                return Err(ConfigError::new(field, reason));
-            }
-        }
+        let all: Vec<(&str, usize)> = single.into_iter().chain(sizes).chain(depths).collect();
+        check_sizes(&all, 1 << 24)?;
         let reduction = if config.bottleneck()? { 4 } else { 1 };
         if let Some(size) = config.hidden_sizes.iter().find(|size| **size < reduction) {
             let reason = format!("{size} is too narrow for a bottleneck, which divides it by 4");
@@ -130,11 +123,7 @@ impl ResNetConfig {
             .depths
             .iter()
             .fold(0, |sum: usize, depth| sum.saturating_add(*depth));
-        if blocks <= tensors {
-            return Ok(());
-        }
-        let reason = format!("{blocks} blocks cannot come from a checkpoint of {tensors} tensors");
-        Err(ConfigError::new("depths", reason))
+        check_counts(&[("depths", blocks)], tensors)
     }
 
     pub(super) fn activation(&self) -> Result<Activation, ConfigError> {

@@ -3,7 +3,7 @@ use serde_json::Value;
 
 use crate::ConfigError;
 use crate::blocks::Activation;
-use crate::config::parse;
+use crate::config::{check_counts, check_epsilon, check_heads, check_sizes, parse};
 
 /// `config.json` of a ViT or a DeiT, with the reference's field names and defaults.
 ///
@@ -106,14 +106,7 @@ impl VitConfig {
             ("image_size", height.max(width)),
             ("pooler_output_size", config.pooler_width()),
         ];
-        /// Beyond what any checkpoint can hold, so that no product of two of them overflows.
-        const LARGEST: usize = 1 << 24;
-        for (field, value) in positive {
-            if value == 0 || value > LARGEST {
-                let reason = format!("{value} is not between 1 and {LARGEST}");
-                return Err(ConfigError::new(field, reason));
-            }
-        }
+        check_sizes(&positive, 1 << 24)?;
         if height < patch_height || width < patch_width {
             let reason = format!(
                 "{height} × {width} has no room for a patch of {patch_height} × {patch_width}"
@@ -121,36 +114,23 @@ impl VitConfig {
             return Err(ConfigError::new("image_size", reason));
         }
         let heads = config.num_attention_heads;
-        if !config.hidden_size.is_multiple_of(heads) {
-            let reason = format!(
-                "{heads} heads do not divide `hidden_size` {}",
-                config.hidden_size
-            );
-            return Err(ConfigError::new("num_attention_heads", reason));
-        }
+        check_heads(
+            ("num_attention_heads", heads),
+            ("hidden_size", config.hidden_size),
+        )?;
         if let Some(width) = config.head_dim
             && width * heads != config.hidden_size
         {
             let reason = format!("{width} is not `hidden_size` over `num_attention_heads`");
             return Err(ConfigError::new("head_dim", reason));
         }
-        if !(config.layer_norm_eps.is_finite() && config.layer_norm_eps >= 0.0) {
-            let reason = format!("{} is not a positive number", config.layer_norm_eps);
-            return Err(ConfigError::new("layer_norm_eps", reason));
-        }
+        check_epsilon("layer_norm_eps", config.layer_norm_eps)?;
         Ok(config)
     }
 
     /// Checks, before anything is built, that the checkpoint has as many tensors as layers are claimed.
     pub(super) fn check_depth(&self, tensors: usize) -> Result<(), ConfigError> {
-        if self.num_hidden_layers <= tensors {
-            return Ok(());
-        }
-        let reason = format!(
-            "{} layers cannot come from a checkpoint of {tensors} tensors",
-            self.num_hidden_layers
-        );
-        Err(ConfigError::new("num_hidden_layers", reason))
+        check_counts(&[("num_hidden_layers", self.num_hidden_layers)], tensors)
     }
 
     pub(super) fn activation(&self) -> Result<Activation, ConfigError> {

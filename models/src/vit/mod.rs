@@ -23,7 +23,7 @@ mod presets;
 use burn::tensor::{Device, Tensor, TensorData};
 use salamander_importers::{Checkpoint, load};
 
-use crate::tensors::Ints;
+use crate::tensors::{Ints, named};
 use crate::{
     Architecture, Class, InputError, Inputs, LoadError, Model, Outputs, PretrainedConfig, Task,
     Value,
@@ -207,8 +207,6 @@ impl<M: Head> Model for Served<M> {
     fn intermediates(&self, inputs: Inputs) -> Result<Vec<(String, Value)>, InputError> {
         let pictures = self.pictures(inputs)?;
         let states = self.module.trunk().hidden_states(pictures);
-        let names = (0..).map(|layer| format!("layer.{layer}"));
-        let names = std::iter::once("embeddings".to_owned()).chain(names);
-        Ok(names.zip(states.into_iter().map(Value::from)).collect())
+        Ok(named("", states).collect())
     }
 }

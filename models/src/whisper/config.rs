@@ -3,7 +3,7 @@ use serde_json::Value;
 
 use crate::ConfigError;
 use crate::blocks::Activation;
-use crate::config::parse;
+use crate::config::{check_counts, check_heads, check_sizes, parse};
 
 /// `config.json` of a Whisper, with the reference's field names and defaults.
 ///
@@ -139,23 +139,13 @@ impl WhisperConfig {
             ("classifier_proj_size", self.classifier_proj_size),
             ("median_filter_width", self.median_filter_width),
         ];
-        /// Beyond what any checkpoint can hold, so that no product of two of them overflows.
-        const LARGEST: usize = 1 << 31;
-        for (field, value) in positive {
-            if value == 0 || value > LARGEST {
-                let reason = format!("{value} is not between 1 and {LARGEST}");
-                return Err(ConfigError::new(field, reason));
-            }
-        }
+        check_sizes(&positive, 1 << 31)?;
         let heads = [
             ("encoder_attention_heads", self.encoder_attention_heads),
             ("decoder_attention_heads", self.decoder_attention_heads),
         ];
-        for (field, heads) in heads {
-            if !self.d_model.is_multiple_of(heads) {
-                let reason = format!("{heads} heads do not divide `d_model` {}", self.d_model);
-                return Err(ConfigError::new(field, reason));
-            }
+        for heads in heads {
+            check_heads(heads, ("d_model", self.d_model))?;
         }
         if self.median_filter_width.is_multiple_of(2) {
             let reason = format!("{} is not odd", self.median_filter_width);
@@ -170,14 +160,7 @@ impl WhisperConfig {
             ("encoder_layers", self.encoder_layers),
             ("decoder_layers", self.decoder_layers),
         ];
-        for (field, layers) in claims {
-            if layers > tensors {
-                let reason =
-                    format!("{layers} layers cannot come from a checkpoint of {tensors} tensors");
-                return Err(ConfigError::new(field, reason));
-            }
-        }
-        Ok(())
+        check_counts(&claims, tensors)
     }
 
     pub(super) fn activation(&self) -> Result<Activation, ConfigError> {

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor};
 
 use super::cache::Cache;
 use super::config::WhisperConfig;
-use super::model::{Encoder, Tokens, Whisper};
+use super::model::{Decoder, Encoder, Tokens, Whisper};
 use crate::ConfigError;
 use crate::blocks::{linear_rows, matmul_rows};
 
@@ -54,11 +54,54 @@ impl WhisperForConditionalGeneration {
     /// # Shapes
     /// `[b, t, width]` → `[b, t, vocabulary]`
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
-        let words = match &self.proj_out {
-            Some(weight) => weight.val(),
-            None => self.model.token_embeddings(),
-        };
+        let words = self.proj_out.as_ref().map(Param::val);
+        let words = words.unwrap_or_else(|| self.model.token_embeddings());
         matmul_rows(hidden, words.transpose())
+    }
+}
+
+/// `WhisperForCausalLM`: the decoder with its output layer, which assists a larger model whose encoder it
+/// shares.
+#[derive(Module, Debug)]
+pub struct WhisperForCausalLM {
+    model: DecoderOnly,
+    /// `[vocabulary, width]`, when it is not the token embeddings.
+    proj_out: Option<Param<Tensor<2>>>,
+}
+
+#[derive(Module, Debug)]
+struct DecoderOnly {
+    decoder: Decoder,
+}
+
+impl WhisperForCausalLM {
+    /// An unfilled model; `tied` when the output layer is the token embeddings.
+    ///
+    /// # Errors
+    /// The configuration cannot be honoured.
+    pub fn new(config: &WhisperConfig, tied: bool, device: &Device) -> Result<Self, ConfigError> {
+        let shape = [config.vocab_size, config.d_model];
+        let decoder = Decoder::new(config, device)?;
+        Ok(Self {
+            model: DecoderOnly { decoder },
+            proj_out: (!tied).then(|| Initializer::Zeros.init(shape, device)),
+        })
+    }
+
+    /// The decoder.
+    pub fn decoder(&self) -> &Decoder {
+        &self.model.decoder
+    }
+
+    /// Without encoder states, tokens look at each other only.
+    ///
+    /// # Shapes
+    /// `[b, t]`, encoded `[b, s, width]` → `[b, t, vocabulary]`
+    pub fn forward(&self, tokens: Tokens, encoded: Option<Tensor<3>>) -> Tensor<3> {
+        let decoder = self.decoder();
+        let words = self.proj_out.as_ref().map(Param::val);
+        let words = words.unwrap_or_else(|| decoder.token_embeddings());
+        matmul_rows(decoder.forward(tokens, encoded), words.transpose())
     }
 }
 

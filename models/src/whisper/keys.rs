@@ -153,6 +153,11 @@ pub(super) fn generation(openai: bool) -> KeyMap {
     map.ignore(SUPERFLUOUS)
 }
 
+/// A decoder in the field `model`, and the output layer beside it; whole models may lend theirs.
+pub(super) fn decoder(openai: bool) -> KeyMap {
+    generation(openai).ignore(&["encoder"])
+}
+
 /// An encoder in the field `encoder`, and the classifier beside it.
 pub(super) fn classification() -> KeyMap {
     KeyMap::new(HUGGING_FACE, &["", "model."])

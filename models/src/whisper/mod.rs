@@ -18,11 +18,11 @@ pub(crate) mod keys;
 mod model;
 
 use burn::module::Module;
-use burn::tensor::{Bool, Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use salamander_importers::{Checkpoint, FormatError, load};
 
 use crate::detect::complete;
-use crate::tensors::Ints;
+use crate::tensors::{Ints, named};
 use crate::{
     Architecture, Class, InputError, Inputs, LoadError, Model, Outputs, PretrainedConfig, Task,
     Value,
@@ -32,7 +32,9 @@ pub use cache::Cache;
 pub(crate) use contained::contained;
 
 pub use config::WhisperConfig;
-pub use heads::{WhisperForAudioClassification, WhisperForConditionalGeneration};
+pub use heads::{
+    WhisperForAudioClassification, WhisperForCausalLM, WhisperForConditionalGeneration,
+};
 pub use model::{Decoder, Encoder, Tokens, Whisper};
 
 /// The dialect of the checkpoints of the package `openai-whisper`.
@@ -44,18 +46,13 @@ pub const ARCHITECTURE: Architecture = Architecture {
     paper: "https://arxiv.org/abs/2212.04356",
     model_types: &["whisper"],
     classes: &[
-        Class {
-            name: "WhisperModel",
-            task: None,
-        },
-        Class {
-            name: "WhisperForConditionalGeneration",
-            task: Some(Task::SpeechRecognition),
-        },
-        Class {
-            name: "WhisperForAudioClassification",
-            task: None,
-        },
+        Class::new("WhisperModel", None),
+        Class::new(
+            "WhisperForConditionalGeneration",
+            Some(Task::SpeechRecognition),
+        ),
+        Class::new("WhisperForAudioClassification", None),
+        Class::new("WhisperForCausalLM", None),
     ],
     load: load_class,
     detect: detect::detect,
@@ -92,6 +89,16 @@ fn load_class(
                 &config,
                 device,
             )
+        }
+        "WhisperForCausalLM" => {
+            let tied = openai || tied(&config, checkpoint)?;
+            let module = WhisperForCausalLM::new(&config, tied, device)?;
+            let module = load(module, class, &keys::decoder(openai), checkpoint)?;
+            Ok(Box::new(ServedDecoder {
+                module,
+                config,
+                device: device.clone(),
+            }))
         }
         _ => serve(open(json, checkpoint, device)?.0, &config, device),
     }
@@ -257,70 +264,77 @@ impl<M: Head> Served<M> {
         }
         // The reference takes a mask of frames too, and uses it in training only.
         let _: Option<Ints<2>> = inputs.ints("attention_mask", 0..2)?;
-        let tokens = if M::DECODES {
-            Some(self.tokens(&mut inputs, batch)?)
-        } else {
-            None
-        };
-        let known = [
-            "input_features",
-            "attention_mask",
+        let names = [
             "decoder_input_ids",
             "decoder_attention_mask",
             "decoder_position_ids",
         ];
-        inputs.finish(if M::DECODES { &known } else { &known[..2] })?;
-        Ok((features, tokens))
-    }
-
-    fn tokens(&self, inputs: &mut Inputs, batch: usize) -> Result<Tokens, InputError> {
-        let positions = self.config.max_target_positions;
-        let ids: Ints<2> = inputs
-            .ints("decoder_input_ids", 0..self.config.vocab_size as i64)?
-            .ok_or_else(|| InputError::new("decoder_input_ids", "is missing"))?;
-        let [rows, length] = ids.shape;
-        if rows != batch || length == 0 || length > positions {
-            let reason = format!(
-                "has the shape {:?}; {batch} rows of 1 to {positions} tokens are needed",
-                ids.shape
-            );
-            return Err(InputError::new("decoder_input_ids", reason));
-        }
-        let like_ids = |name: &str, shape: [usize; 2]| {
-            if shape == ids.shape {
-                return Ok(());
-            }
-            let reason = format!("has the shape {shape:?}, not {:?}", ids.shape);
-            Err(InputError::new(name, reason))
+        let mut known = vec!["input_features", "attention_mask"];
+        let tokens = if M::DECODES {
+            known.extend(names);
+            Some(tokens(&mut inputs, names, &self.config, &self.device)?)
+        } else {
+            None
         };
-        let mask: Option<Ints<2>> = inputs.ints("decoder_attention_mask", 0..2)?;
-        if let Some(mask) = &mask {
-            like_ids("decoder_attention_mask", mask.shape)?;
+        inputs.finish(&known)?;
+        if let Some(tokens) = &tokens {
+            same_batch(names[0], tokens, batch)?;
         }
-        let places: Option<Ints<2>> = inputs.ints("decoder_position_ids", 0..positions as i64)?;
-        if let Some(places) = &places
-            && places.shape != [1, length]
-        {
-            like_ids("decoder_position_ids", places.shape)?;
-        }
-        Ok(Tokens {
-            ids: ids.to_tensor(&self.device),
-            positions: places.map(|places| places.to_tensor(&self.device)),
-            padding: mask.and_then(|mask| padding(&mask, &self.device)),
-        })
+        Ok((features, tokens))
     }
 }
 
-/// `true` where the mask is 0; nothing at all where it never is, which is faster.
-fn padding(mask: &Ints<2>, device: &Device) -> Option<Tensor<2, Bool>> {
-    if !mask.values.contains(&0) {
-        return None;
+/// The checked tokens on a device, from the inputs of those names: ids, mask, positions.
+fn tokens(
+    inputs: &mut Inputs,
+    names: [&str; 3],
+    config: &WhisperConfig,
+    device: &Device,
+) -> Result<Tokens, InputError> {
+    let most = config.max_target_positions;
+    let [ids_name, mask_name, positions_name] = names;
+    let ids: Ints<2> = inputs
+        .ints(ids_name, 0..config.vocab_size as i64)?
+        .ok_or_else(|| InputError::new(ids_name, "is missing"))?;
+    let [rows, length] = ids.shape;
+    if rows == 0 || length == 0 || length > most {
+        let reason = format!(
+            "has the shape {:?}; rows of 1 to {most} tokens are needed",
+            ids.shape
+        );
+        return Err(InputError::new(ids_name, reason));
     }
-    let padding: Vec<bool> = mask.values.iter().map(|&value| value == 0).collect();
-    Some(Tensor::from_data(
-        TensorData::new(padding, mask.shape),
-        device,
-    ))
+    let like_ids = |name: &str, shape: [usize; 2]| {
+        if shape == ids.shape {
+            return Ok(());
+        }
+        let reason = format!("has the shape {shape:?}, not {:?}", ids.shape);
+        Err(InputError::new(name, reason))
+    };
+    let mask: Option<Ints<2>> = inputs.ints(mask_name, 0..2)?;
+    if let Some(mask) = &mask {
+        like_ids(mask_name, mask.shape)?;
+    }
+    let positions: Option<Ints<2>> = inputs.ints(positions_name, 0..most as i64)?;
+    if let Some(positions) = &positions
+        && positions.shape != [1, length]
+    {
+        like_ids(positions_name, positions.shape)?;
+    }
+    Ok(Tokens {
+        ids: ids.to_tensor(device),
+        positions: positions.map(|positions| positions.to_tensor(device)),
+        padding: mask.and_then(|mask| mask.padding(device)),
+    })
+}
+
+fn same_batch(name: &str, tokens: &Tokens, batch: usize) -> Result<(), InputError> {
+    let [rows, _] = tokens.ids.dims();
+    if rows == batch {
+        return Ok(());
+    }
+    let reason = format!("has {rows} rows for {batch} recordings");
+    Err(InputError::new(name, reason))
 }
 
 impl<M: Head> Model for Served<M> {
@@ -331,26 +345,66 @@ impl<M: Head> Model for Served<M> {
 
     fn intermediates(&self, inputs: Inputs) -> Result<Vec<(String, Value)>, InputError> {
         let (features, tokens) = self.check(inputs)?;
-        let mut parts = Vec::new();
-        let mut name = |side: &str, states: Vec<Tensor<3>>| {
-            for (index, state) in states.into_iter().enumerate() {
-                let part = match index {
-                    0 => "embeddings".to_owned(),
-                    layer => format!("layer.{}", layer - 1),
-                };
-                parts.push((format!("{side}.{part}"), Value::from(state)));
-            }
-        };
         let (states, encoded) = self.module.encoder().hidden_states(features);
-        name("encoder", states);
+        let mut parts: Vec<_> = named("encoder.", states).collect();
         if let (Some(decoder), Some(tokens)) = (self.module.decoder(), tokens) {
-            name("decoder", decoder.hidden_states(tokens, encoded).0);
+            let (states, _) = decoder.hidden_states(tokens, Some(encoded));
+            parts.extend(named("decoder.", states));
         }
         Ok(parts)
     }
 
     fn max_length(&self) -> Option<usize> {
         M::DECODES.then_some(self.config.max_target_positions)
+    }
+}
+
+/// A loaded decoder without its encoder.
+#[derive(Debug)]
+struct ServedDecoder {
+    module: WhisperForCausalLM,
+    config: WhisperConfig,
+    device: Device,
+}
+
+impl ServedDecoder {
+    /// The checked inputs on the device.
+    fn check(&self, mut inputs: Inputs) -> Result<(Tokens, Option<Tensor<3>>), InputError> {
+        let names = ["input_ids", "attention_mask", "position_ids"];
+        let tokens = tokens(&mut inputs, names, &self.config, &self.device)?;
+        let name = "encoder_outputs";
+        let encoded: Option<Tensor<3>> = inputs.floats(name, &self.device)?;
+        inputs.finish(&[names[0], names[1], names[2], name])?;
+        if let Some(encoded) = &encoded {
+            let [batch, positions, width] = encoded.dims();
+            if positions == 0 || width != self.config.d_model {
+                let reason = format!(
+                    "has the shape {:?}, not [batch, positions, {}]",
+                    encoded.dims(),
+                    self.config.d_model
+                );
+                return Err(InputError::new(name, reason));
+            }
+            same_batch(names[0], &tokens, batch)?;
+        }
+        Ok((tokens, encoded))
+    }
+}
+
+impl Model for ServedDecoder {
+    fn forward(&self, inputs: Inputs) -> Result<Outputs, InputError> {
+        let (tokens, encoded) = self.check(inputs)?;
+        Ok(Outputs::new().with("logits", self.module.forward(tokens, encoded)))
+    }
+
+    fn intermediates(&self, inputs: Inputs) -> Result<Vec<(String, Value)>, InputError> {
+        let (tokens, encoded) = self.check(inputs)?;
+        let (states, _) = self.module.decoder().hidden_states(tokens, encoded);
+        Ok(named("decoder.", states).collect())
+    }
+
+    fn max_length(&self) -> Option<usize> {
+        Some(self.config.max_target_positions)
     }
 }
 

@@ -67,7 +67,7 @@ impl Whisper {
     /// # Shapes
     /// `[b, t]`, encoded `[b, s, width]` → `[b, t, width]`
     pub fn decode(&self, tokens: Tokens, encoded: Tensor<3>) -> Tensor<3> {
-        self.decoder.forward(tokens, encoded)
+        self.decoder.forward(tokens, Some(encoded))
     }
 
     /// A cache for decoding step by step: `beams` rows of up to `capacity` tokens for each recording. What
@@ -90,17 +90,23 @@ impl Whisper {
         self.decoder.step(ids, cache)
     }
 
-    /// How much each token of whole sequences looks at each encoder position, a tensor a decoder layer.
+    /// How much each token of whole sequences looks at each encoder position, by each of `heads`: a decoder
+    /// layer, and a head of it. There must be one, and the decoder must have them.
     ///
     /// # Shapes
-    /// `[b, t]`, encoded `[b, s, width]` → `layers` times `[b, h, t, s]`
-    pub fn cross_attentions(&self, tokens: Tokens, encoded: Tensor<3>) -> Vec<Tensor<4>> {
-        self.decoder.cross_attentions(tokens, encoded)
+    /// `[b, t]`, encoded `[b, s, width]` → `[b, heads, t, s]`
+    pub fn cross_attentions(
+        &self,
+        tokens: Tokens,
+        encoded: Tensor<3>,
+        heads: &[[usize; 2]],
+    ) -> Tensor<4> {
+        self.decoder.cross_attentions(tokens, encoded, heads)
     }
 
     /// The token embeddings, `[vocabulary, width]`, which a tied output layer shares.
     pub(super) fn token_embeddings(&self) -> Tensor<2> {
-        self.decoder.token_embeddings.weight.val()
+        self.decoder.token_embeddings()
     }
 }
 
@@ -233,9 +239,11 @@ impl Decoder {
         })
     }
 
+    /// Without encoder states, tokens look at each other only.
+    ///
     /// # Shapes
     /// `[b, t]`, encoded `[b, s, width]` → `[b, t, width]`
-    pub fn forward(&self, tokens: Tokens, encoded: Tensor<3>) -> Tensor<3> {
+    pub fn forward(&self, tokens: Tokens, encoded: Option<Tensor<3>>) -> Tensor<3> {
         let (_, last) = self.hidden_states(tokens, encoded);
         last
     }
@@ -244,7 +252,11 @@ impl Decoder {
     ///
     /// # Shapes
     /// `[b, t]`, encoded `[b, s, width]` → `layers + 1` times `[b, t, width]`, `[b, t, width]`
-    pub fn hidden_states(&self, tokens: Tokens, encoded: Tensor<3>) -> (Vec<Tensor<3>>, Tensor<3>) {
+    pub fn hidden_states(
+        &self,
+        tokens: Tokens,
+        encoded: Option<Tensor<3>>,
+    ) -> (Vec<Tensor<3>>, Tensor<3>) {
         let padding = tokens.padding.clone();
         let mut states = vec![self.embed(tokens)];
         for layer in &self.layers {
@@ -255,16 +267,36 @@ impl Decoder {
         (states, last)
     }
 
-    fn cross_attentions(&self, tokens: Tokens, encoded: Tensor<3>) -> Vec<Tensor<4>> {
+    fn cross_attentions(
+        &self,
+        tokens: Tokens,
+        encoded: Tensor<3>,
+        heads: &[[usize; 2]],
+    ) -> Tensor<4> {
         let padding = tokens.padding.clone();
         let mut hidden = self.embed(tokens);
-        let mut weights = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
+        let mut weights: Vec<(usize, Tensor<4>)> = Vec::with_capacity(heads.len());
+        for (index, layer) in self.layers.iter().enumerate() {
             let attended = layer.attend(hidden, padding.as_ref());
-            weights.push(layer.cross_weights(attended.clone(), encoded.clone()));
-            hidden = layer.look(attended, &layer.cross_keys(encoded.clone()), 1);
+            let cross = layer.cross_keys(encoded.clone());
+            let asked = heads.iter().enumerate();
+            let asked = asked.filter(|(_, [layer, _])| *layer == index);
+            weights.extend(asked.map(|(place, [_, head])| {
+                let weights = layer.cross_weights(attended.clone(), &cross, *head);
+                (place, weights)
+            }));
+            if weights.len() == heads.len() {
+                break;
+            }
+            hidden = layer.look(attended, &cross, 1);
         }
-        weights
+        weights.sort_by_key(|(place, _)| *place);
+        let weights = weights.into_iter().map(|(_, weights)| weights);
+        Tensor::cat(weights.collect(), 1)
+    }
+
+    pub(super) fn token_embeddings(&self) -> Tensor<2> {
+        self.token_embeddings.weight.val()
     }
 
     fn cache(&self, encoded: Tensor<3>, beams: usize, capacity: usize) -> Cache {
@@ -355,10 +387,13 @@ impl DecoderLayer {
         &self,
         hidden: Tensor<3>,
         padding: Option<&Tensor<2, Bool>>,
-        encoded: Tensor<3>,
+        encoded: Option<Tensor<3>>,
     ) -> Tensor<3> {
         let hidden = self.attend(hidden, padding);
-        self.look(hidden, &self.cross_keys(encoded), 1)
+        match encoded {
+            Some(encoded) => self.look(hidden, &self.cross_keys(encoded), 1),
+            None => self.mix(hidden),
+        }
     }
 
     /// One step: `t` new tokens after the `start` that the cache holds.
@@ -405,7 +440,10 @@ impl DecoderLayer {
         let added = hidden.reshape(together);
         let attention = &self.cross_attention;
         let hidden = attention.attend_sum(query, key, value, Mask::default(), added);
-        let hidden = hidden.reshape([rows, length, width]);
+        self.mix(hidden.reshape([rows, length, width]))
+    }
+
+    fn mix(&self, hidden: Tensor<3>) -> Tensor<3> {
         let normed = self.mlp_norm.forward(hidden.clone());
         self.mlp.forward_sum(normed, hidden)
     }
@@ -415,12 +453,14 @@ impl DecoderLayer {
         CrossKeys { key, value }
     }
 
+    /// How much tokens look at the recording by one head.
+    ///
     /// # Shapes
-    /// `[b, t, width]`, encoded `[b, s, width]` → `[b, h, t, s]`
-    fn cross_weights(&self, hidden: Tensor<3>, encoded: Tensor<3>) -> Tensor<4> {
+    /// `[b, t, width]` → `[b, 1, t, s]`
+    fn cross_weights(&self, hidden: Tensor<3>, cross: &CrossKeys, head: usize) -> Tensor<4> {
         let normed = self.cross_attention_norm.forward(hidden);
-        let query = self.cross_attention.query(normed);
-        let (key, _) = self.cross_attention.key_value(encoded);
+        let query = self.cross_attention.query(normed).narrow(1, head, 1);
+        let key = cross.key.clone().narrow(1, head, 1);
         let [_, _, _, width] = query.dims();
         let scores = (query / (width as f64).sqrt()).matmul(key.swap_dims(2, 3));
         softmax(scores, 3)
