@@ -41,6 +41,13 @@ fn print(out: &mut dyn Write, found: &Inspection) -> Result<(), Failure> {
         (None, Some(reason)) => rows.push(row("architecture", format!("none: {reason}"))),
         (None, None) => {}
     }
+    if let Some(detected) = &found.detected {
+        let names = format!("{}'s names; no configuration", detected.dialect);
+        rows.push(row("found by", names));
+        if !detected.presets.is_empty() {
+            rows.push(row("like", detected.presets.join(", ")));
+        }
+    }
     if !found.classes.is_empty() {
         rows.push(row("class", found.classes.join(", ")));
     }
@@ -66,6 +73,17 @@ fn print(out: &mut dyn Write, found: &Inspection) -> Result<(), Failure> {
         let fields = config
             .iter()
             .map(|(name, value)| row(&format!("  {name}"), value.to_string()));
+        table(out, &fields.collect::<Vec<_>>())?;
+    }
+    if let Some(detected) = &found.detected {
+        writeln!(out, "\nwhat the weights show")?;
+        let fields = detected.fields.iter().map(|field| {
+            let value = field
+                .value
+                .as_ref()
+                .map_or("?".to_owned(), ToString::to_string);
+            vec![format!("  {}", field.name), value, field.by.clone()]
+        });
         table(out, &fields.collect::<Vec<_>>())?;
     }
     writeln!(out, "\ntensors")?;

@@ -351,7 +351,7 @@ fn forecasts_go_on_from_a_table() {
 }
 
 #[test]
-fn forward_needs_no_configuration_where_the_layout_is_named() {
+fn forward_needs_no_configuration_where_the_weights_show_it() {
     let case = fixture("patchtst/original-default-from-shapes");
     let directory = tempfile::tempdir().unwrap();
     let weights = directory.path().join("model.safetensors");
@@ -360,12 +360,16 @@ fn forward_needs_no_configuration_where_the_layout_is_named() {
     let none = [
         "forward", "--model", model, "--inputs", "x", "--output", "y",
     ];
+    let named = [&none[..], &["--architecture", "patchtst/original"]].concat();
+    for arguments in [&none[..], &named] {
+        // The model opens: what is missing is the input.
+        let error = fails(arguments, b"");
+        assert!(error.starts_with("error: x: "), "{error}");
+    }
+    fs::copy(case.join("golden.safetensors"), &weights).unwrap();
     let error = fails(&none, b"");
     assert!(error.contains("has no config.json"), "{error}");
-    let named = [&none[..], &["--architecture", "patchtst/original"]].concat();
-    // The model opens: what is missing is the input.
-    let error = fails(&named, b"");
-    assert!(error.starts_with("error: x: "), "{error}");
+    assert!(error.contains("no architecture of the zoo"), "{error}");
 }
 
 #[test]

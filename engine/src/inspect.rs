@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use salamander_importers::Checkpoint;
-use salamander_models::{Architecture, Class, find, timm_preset};
+use salamander_models::{Architecture, Class, Detected, detect, find, timm_preset};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -22,6 +22,8 @@ pub struct Inspection {
     pub architecture: Option<&'static str>,
     /// Why none does, if there is a configuration.
     pub refused: Option<String>,
+    /// What the weights show where the configuration names no architecture.
+    pub detected: Option<Detection>,
     /// The reference classes that the configuration names.
     pub classes: Vec<String>,
     /// The tasks that those classes serve.
@@ -38,6 +40,28 @@ pub struct Inspection {
     pub bytes: u64,
     /// The tensors in the order of the file.
     pub tensors: Vec<TensorInfo>,
+}
+
+/// What names and shapes of the weights show.
+#[derive(Debug, Clone, Serialize)]
+pub struct Detection {
+    /// Whose names the tensors bear.
+    pub dialect: &'static str,
+    /// The models of other libraries that look like this one, by the names that `--architecture` takes.
+    pub presets: Vec<String>,
+    /// The fields of a configuration.
+    pub fields: Vec<DetectedField>,
+}
+
+/// A field of a configuration that is not written anywhere.
+#[derive(Debug, Clone, Serialize)]
+pub struct DetectedField {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value, unless it is open.
+    pub value: Option<Value>,
+    /// How it was found.
+    pub by: String,
 }
 
 /// A tensor of a checkpoint.
@@ -90,7 +114,26 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, Error> {
         (Some(directory), Some(config), None) => Some(directory.common_config(config)),
         _ => None,
     };
+    let silent = match &config {
+        Some(config) => ["model_type", "architectures", "architecture"]
+            .iter()
+            .all(|name| config[*name].is_null()),
+        None => true,
+    };
+    let given = config.clone().unwrap_or(Value::Null);
+    let shows = checkpoint.clone().in_pytorch_layout();
+    let detected = silent.then(|| detect(&shows, &given).ok()).flatten();
     let (classes, found) = match common {
+        _ if detected.is_some() => detected.as_ref().map_or((Vec::new(), None), |found| {
+            let named = found
+                .fields
+                .iter()
+                .find(|field| field.name == "architectures");
+            let named = named.and_then(|field| field.value()?.as_array().cloned());
+            let names = named.unwrap_or_default().into_iter();
+            let names = names.filter_map(|name| name.as_str().map(str::to_owned));
+            (names.collect(), Some(Ok(found.architecture)))
+        }),
         None => (Vec::new(), None),
         Some(Err(error)) => (Vec::new(), Some(Err(error.to_string()))),
         Some(Ok(common)) => {
@@ -118,6 +161,7 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, Error> {
         format: checkpoint.format.to_string(),
         architecture: architecture.map(|architecture| architecture.name),
         refused,
+        detected: detected.map(detection),
         classes,
         tasks,
         config,
@@ -131,6 +175,20 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, Error> {
         metadata: checkpoint.metadata,
         tensors,
     })
+}
+
+fn detection(found: Detected) -> Detection {
+    let presets = found.presets().into_iter().map(|preset| preset.name);
+    let fields = found.fields.iter().map(|field| DetectedField {
+        name: field.name,
+        value: field.value().cloned(),
+        by: field.finding.to_string(),
+    });
+    Detection {
+        dialect: found.dialect,
+        presets: presets.collect(),
+        fields: fields.collect(),
+    }
 }
 
 /// What the named classes serve; what the architecture does, if none of its classes is named.

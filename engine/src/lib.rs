@@ -20,7 +20,7 @@ pub use convert::{Conversion, ConvertOptions, Converted, Progress, convert, dtyp
 pub use device::{Device, DeviceError};
 pub use error::Error;
 pub use forward::Network;
-pub use inspect::{Inspection, TensorInfo, inspect};
+pub use inspect::{DetectedField, Detection, Inspection, TensorInfo, inspect};
 pub use model_dir::ModelDir;
 pub use salamander_importers as importers;
 pub use salamander_models as models;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use salamander_importers::Checkpoint;
 use salamander_models::processing::text::{TextTokenizer, TokenizerFiles};
-use salamander_models::{Files, PretrainedConfig, contained_files};
+use salamander_models::{Files, PretrainedConfig, contained_files, detect};
 use serde_json::Value;
 
 use crate::Error;
@@ -108,6 +108,31 @@ impl ModelDir {
     pub fn config_or_empty(&self) -> Result<Value, Error> {
         let config = self.known_config()?;
         Ok(config.unwrap_or_else(|| Value::Object(serde_json::Map::new())))
+    }
+
+    /// The configuration, completed by what the checkpoint shows where it names no architecture.
+    ///
+    /// # Errors
+    /// It is not valid, or the checkpoint does not show enough to do without.
+    pub fn config_for(&self, checkpoint: &Checkpoint) -> Result<Value, Error> {
+        let known = self.known_config()?;
+        let names = ["model_type", "architectures", "architecture"];
+        if let Some(config) = &known
+            && names.iter().any(|name| !config[*name].is_null())
+        {
+            return Ok(config.clone());
+        }
+        let given = known.clone().unwrap_or(Value::Null);
+        let found = detect(checkpoint, &given).and_then(|found| found.config(&given));
+        found.map_err(|source| match known {
+            Some(_) => Error::config(&self.path)(source),
+            None => Error::NotFound {
+                model: self.path.display().to_string(),
+                reason: format!(
+                    "has no config.json, and the weights do not stand in for it: {source}"
+                ),
+            },
+        })
     }
 
     /// The fields of `config.json` that every architecture has.

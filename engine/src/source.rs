@@ -49,10 +49,9 @@ impl Source {
                 (None, Some(preset))
             }
             None => {
-                let config = if class_named {
-                    directory.config_or_empty()?
-                } else {
-                    directory.config()?
+                let config = match directory.config_for(&checkpoint) {
+                    Err(_) if class_named => directory.config_or_empty()?,
+                    config => config?,
                 };
                 let preset = timm_preset(&config, &checkpoint).transpose();
                 (Some(config), preset.map_err(refuse)?)

@@ -62,10 +62,10 @@ impl TextModel {
         device: &Device,
     ) -> Result<(Self, PretrainedConfig), Error> {
         let directory = ModelDir::find(model)?;
-        let config = directory.config()?;
+        let checkpoint = directory.checkpoint()?;
+        let config = directory.config_for(&checkpoint)?;
         let common = directory.common_config(&config)?;
         let tokenizer = directory.tokenizer()?;
-        let checkpoint = directory.checkpoint()?;
         let model = open(&config, task, &checkpoint, device.burn())
             .map_err(Error::load(directory.path()))?;
         let text_model = Self {

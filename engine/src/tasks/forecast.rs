@@ -88,8 +88,8 @@ impl Forecast {
     /// The model cannot be found, read or honoured, or does not forecast.
     pub fn open(model: impl AsRef<Path>, device: &Device) -> Result<Self, Error> {
         let directory = ModelDir::find(model)?;
-        let config = directory.config()?;
         let checkpoint = directory.checkpoint()?;
+        let config = directory.config_for(&checkpoint)?;
         let model = open(&config, Task::Forecast, &checkpoint, device.burn())
             .map_err(Error::load(directory.path()))?;
         Self::serve(model, device)

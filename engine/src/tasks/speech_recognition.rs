@@ -257,13 +257,7 @@ impl SpeechRecognition {
     pub fn open(model: impl AsRef<Path>, device: &Device) -> Result<Self, Error> {
         let directory = ModelDir::find(model)?;
         let checkpoint = directory.checkpoint()?;
-        let mut json = directory.config_or_empty()?;
-        let detected = detect(&checkpoint, &json);
-        if json.get("model_type").is_none() && json.get("architectures").is_none() {
-            let found = detected.as_ref().map_err(Clone::clone);
-            let complete = found.and_then(|found| found.config(&json));
-            json = complete.map_err(Error::config(directory.path()))?;
-        }
+        let json = directory.config_for(&checkpoint)?;
         let refuse = |field: &str, reason: String| {
             Error::config(directory.path())(ConfigError::new(field, reason))
         };
@@ -281,6 +275,7 @@ impl SpeechRecognition {
             .map_err(Error::config(directory.path()))?;
         if settings.is_none() {
             generation.complete(&tokenizer);
+            let detected = detect(&checkpoint, &json);
             if detected.is_ok_and(|found| found.dialect == whisper::OPENAI) {
                 generation.complete_as_openai(&tokenizer)?;
             }
