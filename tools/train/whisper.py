@@ -636,8 +636,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="where speech and checkpoints are kept")
     parser.add_argument("--out", type=Path, required=True, help="directory of the result")
     parser.add_argument("--sentences", type=int, default=16_000)
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--short", type=float, default=0.5, help="share of the steps on half windows")
+    parser.add_argument("--steps", type=int, default=4600)
+    parser.add_argument("--short", type=float, default=0.74, help="share of the steps on half windows")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--warmup", type=int, default=300)
@@ -653,7 +653,9 @@ def main() -> None:
     valid = speak_corpus(200, args.seed + 1, held_out=True)
     hours = sum(map(len, corpus.samples)) / RATE / 3600
     print(f"{len(corpus.texts)} sentences, {hours:.1f} hours ({time.time() - start:.0f} s)", flush=True)
-    words = Words(build_tokenizer(corpus.texts))
+    if not (args.cache / "tokenizer.json").exists():
+        build_tokenizer(corpus.texts).save(str(args.cache / "tokenizer.json"))
+    words = Words(Tokenizer.from_file(str(args.cache / "tokenizer.json")))
     weights = train(args, corpus, valid, words)
     export(weights, words, corpus, args.out)
 
