@@ -84,7 +84,8 @@ fn quantized_onnx_weights_are_what_onnx_runtime_reads() {
         for (stored, expected) in expected.iter() {
             let values = expected.read().unwrap();
             let mut found = quantized.iter().filter(|(_, entry, data)| {
-                entry.shape == expected.shape && data.as_bytes() == values.as_bytes()
+                // A product with the identity turns a negative zero into a positive one.
+                entry.shape == expected.shape && data.iter::<f32>().eq(values.iter::<f32>())
             });
             let found = found.next().map(|(name, ..)| *name);
             let file = path.display();
@@ -295,7 +296,7 @@ fn mlx_weights_without_their_settings_are_refused() {
     fs::copy(fixtures("mlx/4/model.safetensors"), &path).unwrap();
     let error = Checkpoint::open(&path).unwrap_err().to_string();
     assert!(
-        error.contains("layers.0") && error.contains("config.json"),
+        error.contains("layers.") && error.contains("config.json"),
         "{error}"
     );
     for (settings, says) in [
