@@ -36,7 +36,7 @@ pub(super) fn renamed(
     }
     let is_so = |placement: &Placement| {
         let sources = map.sources(&placement.parameter);
-        sources.iter().any(|source| *source == placement.source)
+        sources.contains(&placement.source)
     };
     if placements.iter().all(is_so) {
         return None;
