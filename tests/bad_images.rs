@@ -233,7 +233,7 @@ fn configurations_are_refused_by_field_and_value() {
         (
             "resnet/image-classification",
             json!({"depths": [1, 1 << 20, 1]}),
-            "`depths`: 1048578 blocks",
+            "`depths`: 1048578 cannot come",
         ),
         (
             "resnet/image-classification",

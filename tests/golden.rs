@@ -195,6 +195,9 @@ fn vit() {
 
 /// Cases whose checkpoint holds another class's tensors too, which is taken for it.
 const OTHER_CLASS: &[&str] = &[
+    "assistant",
+    "assistant-alone",
+    "assistant-in-whole-model",
     "backbone",
     "backbone-features",
     "backbone-indices",

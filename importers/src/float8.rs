@@ -67,10 +67,10 @@ impl Float8 {
                 };
             }
         };
-        let sign = if byte & 0x80 == 0 { 1.0 } else { -1.0 };
         if not_a_number {
-            return f32::NAN.copysign(sign);
+            return f32::NAN;
         }
+        let sign = if byte & 0x80 == 0 { 1.0 } else { -1.0 };
         if matches!(self, Self::E5M2) && byte & 0x7f == 0x7c {
             return sign * f32::INFINITY;
         }

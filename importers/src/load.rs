@@ -583,6 +583,7 @@ mod tests {
             };
             let shape = data.shape().to_vec();
             let entry = Entry::new(Dtype::F32, shape, count * 4, move || Ok(data.clone()));
+            let layout = if is_weight { layout } else { Layout::default() };
             (name, entry.with_layout(layout))
         });
         let entries = entries.into_iter().collect();

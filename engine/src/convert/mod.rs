@@ -332,11 +332,11 @@ fn typed(
             if format == WriteFormat::Gguf {
                 wanted = gguf_type(name, entry, dtype, has_llama_names);
                 if wanted != *dtype && entry.shape.len() > 1 {
-                    *instead
-                        .entry(format!(
-                            "as {wanted}, not {dtype}, whose blocks do not divide their rows"
-                        ))
-                        .or_default() += 1;
+                    let why = match entry.cast(dtype) {
+                        Some(_) => "as llama.cpp keeps tables that it adds".to_owned(),
+                        None => format!("not {dtype}, whose blocks do not divide their rows"),
+                    };
+                    *instead.entry(format!("as {wanted}, {why}")).or_default() += 1;
                 }
             }
         }

@@ -38,7 +38,7 @@ pub(super) fn renamed(
         let sources = map.sources(&placement.parameter);
         let entry = model.checkpoint.get(&placement.source.key);
         let ordered = entry.is_none_or(|entry| entry.layout == Layout::OutIn);
-        ordered && sources.iter().any(|source| *source == placement.source)
+        ordered && sources.contains(&placement.source)
     };
     if placements.iter().all(is_so) {
         return None;

@@ -337,12 +337,20 @@ fn q6_k(block: &[u8], out: &mut [f32]) {
     let (low, rest) = block.split_at(128);
     let (high, rest) = rest.split_at(64);
     let d = half(rest, 16);
-    for (at, out) in out.iter_mut().enumerate() {
-        let (part, within) = (at / 128, at % 128);
-        let low = low[part * 64 + within % 64] >> (within / 64 * 4) & 15;
-        let high = high[part * 32 + within % 32] >> (within / 32 * 2) & 3;
-        let scale = d * f32::from(rest[at / 16].cast_signed());
-        *out = scale * (f32::from(low | high << 4) - 32.0);
+    for (part, out) in out.chunks_exact_mut(128).enumerate() {
+        let (low, high) = (&low[part * 64..][..64], &high[part * 32..][..32]);
+        for (run, out) in out.chunks_exact_mut(32).enumerate() {
+            let low = &low[run % 2 * 32..][..32];
+            let (low_shift, high_shift) = (run / 2 * 4, run * 2);
+            for (half, out) in out.chunks_exact_mut(16).enumerate() {
+                let scale = d * f32::from(rest[part * 8 + run * 2 + half].cast_signed());
+                let bytes = low[half * 16..].iter().zip(&high[half * 16..]);
+                for (out, (low, high)) in out.iter_mut().zip(bytes) {
+                    let q = low >> low_shift & 15 | (high >> high_shift & 3) << 4;
+                    *out = scale * (f32::from(q) - 32.0);
+                }
+            }
+        }
     }
 }
 
