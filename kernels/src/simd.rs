@@ -161,7 +161,7 @@ pub trait Vector: Copy {
 
 /// Eight floats that the compiler makes what it can of.
 #[derive(Clone, Copy)]
-pub struct Portable([f32; 8]);
+pub(crate) struct Portable([f32; 8]);
 
 impl Portable {
     #[inline(always)]
@@ -273,7 +273,7 @@ mod x86 {
     }
 
     #[derive(Clone, Copy)]
-    pub struct Avx2(__m256);
+    pub(super) struct Avx2(__m256);
 
     #[inline(always)]
     unsafe fn mask8(count: usize) -> __m256i {
@@ -373,7 +373,7 @@ mod x86 {
     }
 
     #[derive(Clone, Copy)]
-    pub struct Avx512(__m512);
+    pub(super) struct Avx512(__m512);
 
     #[inline(always)]
     fn mask16(count: usize) -> __mmask16 {
