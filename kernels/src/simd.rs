@@ -273,7 +273,7 @@ mod x86 {
     }
 
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx2(__m256);
+    pub(super) struct Avx2(__m256);
 
     #[inline(always)]
     unsafe fn mask8(count: usize) -> __m256i {
@@ -373,7 +373,7 @@ mod x86 {
     }
 
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx512(__m512);
+    pub(super) struct Avx512(__m512);
 
     #[inline(always)]
     fn mask16(count: usize) -> __mmask16 {
