@@ -12,6 +12,8 @@ mod inspect;
 mod model_dir;
 mod source;
 pub mod tasks;
+#[cfg(feature = "hub")]
+pub mod torch_hub;
 
 pub use audio::{Audio, AudioFileError};
 pub use device::{Device, DeviceError};
@@ -19,5 +21,7 @@ pub use error::Error;
 pub use forward::Network;
 pub use inspect::{Inspection, TensorInfo, inspect};
 pub use model_dir::ModelDir;
+#[cfg(feature = "hub")]
+pub use salamander_hub as hub;
 pub use salamander_importers as importers;
 pub use salamander_models as models;

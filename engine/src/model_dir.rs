@@ -23,6 +23,8 @@ impl ModelDir {
     pub fn find(model: impl AsRef<Path>) -> Result<Self, Error> {
         let model = model.as_ref();
         if model.is_dir() {
+            #[cfg(feature = "hub")]
+            salamander_hub::record_opened(model)?;
             return Ok(Self {
                 path: model.to_owned(),
             });
