@@ -1,11 +1,17 @@
 //! The `salamander` command: parses arguments, prints, draws progress.
 
+#[cfg(feature = "hub")]
+mod card;
 mod convert;
 mod forecast;
 mod forward;
+#[cfg(feature = "hub")]
+mod hub;
 mod input;
 mod inspect;
 mod output;
+#[cfg(feature = "hub")]
+mod progress;
 mod run;
 mod scan;
 mod speech;
@@ -36,6 +42,12 @@ enum Command {
     Convert(convert::Convert),
     /// Run the bare network: named tensors in, named tensors out
     Forward(forward::Forward),
+    /// Fetch, list, verify, pin and trust models
+    #[cfg(feature = "hub")]
+    Hub(hub::Hub),
+    /// Show, change or write a model card
+    #[cfg(feature = "hub")]
+    Card(card::Card),
 }
 
 /// Where to run.
@@ -61,12 +73,18 @@ type Failure = Box<dyn std::error::Error>;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     output::show_warnings();
+    #[cfg(feature = "hub")]
+    progress::install();
     let result = match arguments.command {
         Command::Run(run) => run.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Scan(scan) => scan.run(),
         Command::Convert(convert) => convert.run(),
         Command::Forward(forward) => forward.run(),
+        #[cfg(feature = "hub")]
+        Command::Hub(hub) => hub.run(),
+        #[cfg(feature = "hub")]
+        Command::Card(card) => card.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -14,6 +14,8 @@ mod model_dir;
 pub mod native;
 mod source;
 pub mod tasks;
+#[cfg(feature = "hub")]
+pub mod torch_hub;
 
 pub use audio::{Audio, AudioFileError};
 pub use convert::{Conversion, ConvertOptions, Converted, Progress, convert, dtype_named};
@@ -22,5 +24,7 @@ pub use error::Error;
 pub use forward::Network;
 pub use inspect::{DetectedField, Detection, Inspection, TensorInfo, inspect};
 pub use model_dir::ModelDir;
+#[cfg(feature = "hub")]
+pub use salamander_hub as hub;
 pub use salamander_importers as importers;
 pub use salamander_models as models;

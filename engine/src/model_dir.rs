@@ -28,6 +28,8 @@ impl ModelDir {
     pub fn find(model: impl AsRef<Path>) -> Result<Self, Error> {
         let model = model.as_ref();
         if model.is_dir() {
+            #[cfg(feature = "hub")]
+            salamander_hub::record_opened(model)?;
             return Ok(Self::at(model.to_owned()));
         }
         let not_found = |reason: &str| Error::NotFound {

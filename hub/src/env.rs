@@ -2,40 +2,94 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::signature::parse_keys;
 use crate::{Error, Hub};
 
-/// The settings that `variables` and the home directory give.
-pub(crate) fn hub(
-    variable: impl Fn(&str) -> Option<OsString>,
+/// The variables, and the home directory.
+struct Environment<V> {
+    variable: V,
     home: Option<PathBuf>,
-) -> Result<Hub, Error> {
-    // As in Python, an empty variable is one that is not set.
-    let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
-    let path = |name: &str| variable(name).map(|value| expand(&value, home.as_deref()));
-    let text = |name: &str| {
-        variable(name)
+}
+
+impl<V: Fn(&str) -> Option<OsString>> Environment<V> {
+    fn value(&self, name: &str) -> Option<OsString> {
+        // As in Python, an empty variable is one that is not set.
+        (self.variable)(name).filter(|value| !value.is_empty())
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.value(name)
+            .map(|value| expand(&value, self.home.as_deref()))
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        self.value(name)
             .map(|value| value.to_string_lossy().trim().to_owned())
             .filter(|value| !value.is_empty())
-    };
-    let is_on = |name: &str| {
-        text(name).is_some_and(|value| {
+    }
+
+    fn is_on(&self, name: &str) -> bool {
+        self.text(name).is_some_and(|value| {
             matches!(
                 value.to_ascii_uppercase().as_str(),
                 "1" | "ON" | "YES" | "TRUE"
             )
         })
-    };
+    }
 
-    let hf_home = path("HF_HOME")
-        .or_else(|| Some(path("XDG_CACHE_HOME")?.join("huggingface")))
-        .or_else(|| Some(home.as_ref()?.join(".cache").join("huggingface")));
+    fn hf_home(&self) -> Option<PathBuf> {
+        self.path("HF_HOME")
+            .or_else(|| Some(self.path("XDG_CACHE_HOME")?.join("huggingface")))
+            .or_else(|| Some(self.home.as_ref()?.join(".cache").join("huggingface")))
+    }
+
+    fn keys_file(&self) -> Option<PathBuf> {
+        self.path("SALAMANDER_KEYS")
+            .or_else(|| Some(self.hf_home()?.join("trusted_keys")))
+    }
+}
+
+/// The file with the pinned keys.
+pub(crate) fn keys_file(
+    variable: impl Fn(&str) -> Option<OsString>,
+    home: Option<PathBuf>,
+) -> Option<PathBuf> {
+    Environment { variable, home }.keys_file()
+}
+
+/// The settings that `variable` and the home directory give.
+pub(crate) fn hub(
+    variable: impl Fn(&str) -> Option<OsString>,
+    home: Option<PathBuf>,
+) -> Result<Hub, Error> {
+    let environment = Environment { variable, home };
+    let path = |name: &str| environment.path(name);
+    let text = |name: &str| environment.text(name);
+    let is_on = |name: &str| environment.is_on(name);
+
+    let hf_home = environment.hf_home();
     let cache = path("HF_HUB_CACHE")
         .or_else(|| path("HUGGINGFACE_HUB_CACHE"))
         .or_else(|| Some(hf_home.as_ref()?.join("hub")))
         .ok_or(Error::NoCache)?;
 
     let mut hub = Hub::new(cache);
+    let seconds = text("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|text| text.parse().ok());
+    if let Some(seconds) = seconds.filter(|seconds| *seconds > 0) {
+        hub.timeout = Duration::from_secs(seconds);
+    }
+    hub.lock_file = path("SALAMANDER_LOCK");
+    hub.audit = path("SALAMANDER_AUDIT");
+    if let Some(keys) = environment.keys_file() {
+        match std::fs::read_to_string(&keys) {
+            Ok(text) => hub.keys = parse_keys(&keys, &text)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            // Not to know the keys is not to verify.
+            Err(error) => return Err(Error::io("the pinned keys", &keys)(error)),
+        }
+    }
     if let Some(endpoint) = text("HF_ENDPOINT") {
         hub.endpoint = endpoint;
     }

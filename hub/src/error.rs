@@ -1,10 +1,12 @@
 use std::error::Error as StdError;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hf_hub::HFError;
+/// What an error came from.
+type Source = Box<dyn StdError + Send + Sync>;
 
-/// A model that cannot be fetched, with the reason and what to do about it.
+/// What cannot be fetched, read or trusted, with the reason and what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -18,16 +20,46 @@ pub enum Error {
     },
     /// The hub has no such repository, revision or file.
     #[error(
-        "`{id}`: {endpoint} has no such repository or revision; check the spelling, and if it is private, set HF_TOKEN to a token that may read it"
+        "`{id}`: {endpoint} has no such {what}; check the spelling, and if it is private, set HF_TOKEN to a token that may read it"
     )]
     NotFound {
         /// What was asked for.
         id: String,
         /// The hub's address.
         endpoint: String,
+        /// `repository`, `revision`, `file …`, or `repository or revision` where the hub does not say which.
+        what: String,
         /// The hub's answer.
         #[source]
-        source: Box<dyn StdError + Send + Sync>,
+        source: Source,
+    },
+    /// The model's authors want their terms accepted.
+    #[error(
+        "`{id}`: the model is gated; accept its terms at {endpoint}/{page}, and set HF_TOKEN to a token of that account"
+    )]
+    Gated {
+        /// What was asked for.
+        id: String,
+        /// The hub's address.
+        endpoint: String,
+        /// `owner/name`, where the model's page is.
+        page: String,
+        /// The hub's answer.
+        #[source]
+        source: Source,
+    },
+    /// The hub does not know the token.
+    #[error(
+        "`{id}`: {endpoint} does not accept the token; set HF_TOKEN to a valid one, or unset it for a public model"
+    )]
+    InvalidToken {
+        /// What was asked for.
+        id: String,
+        /// The hub's address.
+        endpoint: String,
+        /// The hub's answer.
+        #[source]
+        source: Source,
     },
     /// The hub wants a token, or the token may not read the repository.
     #[error(
@@ -44,7 +76,7 @@ pub enum Error {
         status: u16,
         /// The hub's answer.
         #[source]
-        source: Box<dyn StdError + Send + Sync>,
+        source: Source,
     },
     /// The hub has had too many requests from this address or token.
     #[error("`{id}`: rate limited by the hub; {}, or set HF_TOKEN for a higher limit", wait(*retry_after))]
@@ -55,7 +87,7 @@ pub enum Error {
         retry_after: Option<Duration>,
         /// The hub's answer.
         #[source]
-        source: Box<dyn StdError + Send + Sync>,
+        source: Source,
     },
     /// There is to be no request, and the cache has no complete snapshot.
     #[error(
@@ -68,22 +100,20 @@ pub enum Error {
         /// The cache's directory.
         cache: PathBuf,
     },
-    /// The repository names a file that would be written outside of its snapshot.
-    #[error(
-        "`{id}`: the repository names the file {name:?}, which would leave the cache; do not use this repository"
-    )]
+    /// The repository or archive names a file that would be written outside of its directory.
+    #[error("`{id}`: it names the file {name:?}, which would leave its directory; do not use it")]
     UnsafeName {
         /// What was asked for.
         id: String,
         /// The file's name.
         name: String,
     },
-    /// The repository has no weights in the safetensors format.
+    /// The repository has no weights in a format that can be read.
     #[error(
-        "`{id}`: the repository has no safetensors weights ({}); choose another repository or revision, or convert the weights and open the directory",
+        "`{id}`: the repository has no safetensors, PyTorch, GGUF or NumPy weights ({}); choose another repository or revision, or convert the weights and open the directory",
         found(others)
     )]
-    NoSafetensors {
+    NoWeights {
         /// What was asked for.
         id: String,
         /// The weight files that it has in other formats.
@@ -91,7 +121,7 @@ pub enum Error {
     },
     /// The repository has several weight files and none is named as the one to take.
     #[error(
-        "`{id}`: neither `model.safetensors` nor `model.safetensors.index.json` is there, and several other files could be meant: {}; choose another repository or revision",
+        "`{id}`: several weight files could be meant: {}; take one with `salamander hub download {id} --include NAME`, and open the directory that it prints",
         candidates.join(", ")
     )]
     AmbiguousWeights {
@@ -100,53 +130,117 @@ pub enum Error {
         /// The files that could be meant.
         candidates: Vec<String>,
     },
-    /// A file that names other files is not what its format demands.
-    #[error("`{id}`: `{file}`: {reason}; choose another revision, or tell the model's authors")]
+    /// No file of the repository is one of those that were asked for.
+    #[error(
+        "`{id}`: no file matches {}; it has {}",
+        patterns.join(", "),
+        found(files)
+    )]
+    NoMatch {
+        /// What was asked for.
+        id: String,
+        /// The patterns.
+        patterns: Vec<String>,
+        /// Some of the files that are there.
+        files: Vec<String>,
+    },
+    /// A file is not what its format demands.
+    #[error("`{id}`: `{file}`: {reason}")]
     Malformed {
         /// What was asked for.
         id: String,
-        /// The file's name in the repository.
+        /// The file's name.
         file: String,
-        /// What is wrong with it.
+        /// What is wrong with it, and what to do.
         reason: String,
     },
-    /// A file that was fetched is not as long as the repository says.
+    /// A file came, twice, with another length than it is to have.
     #[error(
-        "`{id}`: `{file}` came with {actual} bytes instead of {expected}; it was removed, try again"
+        "`{id}`: `{file}` has {actual} bytes where it comes from instead of {expected}; it was thrown away, try again later or tell the model's authors"
     )]
     WrongSize {
         /// What was asked for.
         id: String,
-        /// The file's name in the repository.
+        /// The file's name.
         file: String,
-        /// Its length by the repository's listing.
+        /// The length that it is to have.
         expected: u64,
         /// The length that came.
         actual: u64,
     },
-    /// Another process holds the lock of a file for a long time.
-    #[error("`{id}`: another process has held {} for minutes; wait for it or end it", lock.display())]
-    Locked {
+    /// A file came, twice, with another content than it is to have.
+    #[error(
+        "`{id}`: `{file}` came with the sum {actual} instead of {expected}; it was thrown away, try again later or tell the model's authors"
+    )]
+    WrongHash {
         /// What was asked for.
         id: String,
-        /// The lock's file.
-        lock: PathBuf,
+        /// The file's name.
+        file: String,
+        /// The sum that it is to have, or what it begins with.
+        expected: String,
+        /// The sum of what came.
+        actual: String,
     },
-    /// The hub cannot be reached, or its answer cannot be used.
+    /// A server answers, and not with what was asked for.
     #[error(
-        "`{id}`: cannot be fetched from {endpoint}; check the connection, proxy and HF_ENDPOINT, and try again"
+        "`{id}`: {url} answers with {reason}; a login page, a proxy or HF_ENDPOINT may stand between"
+    )]
+    UnexpectedAnswer {
+        /// What was asked for.
+        id: String,
+        /// What was requested.
+        url: String,
+        /// What came instead.
+        reason: String,
+    },
+    /// The proxy refuses.
+    #[error(
+        "`{id}`: the proxy refuses (407); put its user and password into HTTPS_PROXY or HTTP_PROXY"
+    )]
+    ProxyRefused {
+        /// What was asked for.
+        id: String,
+        /// What it says.
+        #[source]
+        source: Source,
+    },
+    /// The server cannot be reached, or breaks off again and again.
+    #[error(
+        "`{id}`: cannot be fetched from {endpoint}; check the connection, proxy and HF_ENDPOINT, and try again (what came is kept)"
     )]
     Network {
         /// What was asked for.
         id: String,
-        /// The hub's address.
+        /// The server's address.
         endpoint: String,
         /// What failed.
         #[source]
-        source: Box<dyn StdError + Send + Sync>,
+        source: Source,
+    },
+    /// A server refuses that is not the hub.
+    #[error("`{id}`: {source}; {advice}")]
+    Server {
+        /// What was asked for.
+        id: String,
+        /// What to do.
+        advice: &'static str,
+        /// The server's answer.
+        source: Source,
+    },
+    /// The disk is full.
+    #[error(
+        "`{id}`: {}: no space left; make room (`salamander hub gc` says what can go) or set HF_HUB_CACHE to another disk, and fetch again (what came is kept)",
+        path.display()
+    )]
+    DiskFull {
+        /// What was asked for.
+        id: String,
+        /// The file that could not be written.
+        path: PathBuf,
     },
     /// The operating system refused.
-    #[error("`{id}`: {}: cannot be read or written; check its permissions and the free space", path.display())]
+    #[error("`{id}`: {}: cannot be read or written; check its permissions", path.display())]
     Io {
         /// What was asked for.
         id: String,
@@ -154,11 +248,87 @@ pub enum Error {
         path: PathBuf,
         /// What the operating system said.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// The application ended the fetch.
+    #[error("`{id}`: cancelled; what came is kept, and the next fetch goes on from there")]
+    Cancelled {
+        /// What was asked for.
+        id: String,
     },
     /// The environment does not say where the cache is.
-    #[error("no home directory, so no place for the cache; set HF_HOME or HF_HUB_CACHE")]
+    #[error(
+        "no home directory, so no place for the cache; set HF_HOME or HF_HUB_CACHE (TORCH_HOME for torch.hub)"
+    )]
     NoCache,
+    /// The lock file does not allow it.
+    #[error("`{id}`: {}: {reason}", lock.display())]
+    Locked {
+        /// What was asked for.
+        id: String,
+        /// The lock file.
+        lock: PathBuf,
+        /// What differs, and what to do.
+        reason: String,
+    },
+    /// A model of an owner whose key is pinned is not signed with it.
+    #[error("`{id}`: {reason}; do not use it unless you know why")]
+    NotTrusted {
+        /// What was asked for.
+        id: String,
+        /// What is wrong with the signature.
+        reason: String,
+    },
+    /// A repository that nobody has said to trust.
+    #[error(
+        "`{id}`: the repository does not belong to the list of trusted repositories; if you trust it, run `salamander hub trust {id}`, or load it with `trust_repo` true or an application's own question"
+    )]
+    UntrustedRepository {
+        /// `owner/repo`.
+        id: String,
+    },
+    /// A repository of code has no such entry point, or one that cannot be used.
+    #[error("`{id}`: `{entry}`: {reason}")]
+    EntryPoint {
+        /// The repository.
+        id: String,
+        /// The entry point.
+        entry: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// An option asks for what is not done here.
+    #[error("{option}: {reason}")]
+    Refused {
+        /// The option.
+        option: String,
+        /// Why, and what to do instead.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// An error of the operating system with a file.
+    pub(crate) fn io(id: &str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let (id, path) = (id.to_owned(), path.to_owned());
+        move |source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { id, path }
+            }
+            _ => Self::Io { id, path, source },
+        }
+    }
+
+    /// Whether the cache may stand in: there is no connection, or the hub itself is in trouble.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            Self::Network { .. }
+                | Self::RateLimited { .. }
+                | Self::ProxyRefused { .. }
+                | Self::UnexpectedAnswer { .. }
+        )
+    }
 }
 
 fn wait(retry_after: Option<Duration>) -> String {
@@ -170,36 +340,7 @@ fn wait(retry_after: Option<Duration>) -> String {
 
 fn found(others: &[String]) -> String {
     match others {
-        [] => "nor any others".to_owned(),
+        [] => "no others either".to_owned(),
         others => format!("it has {}", others.join(", ")),
     }
-}
-
-/// Whether the cache may stand in for the hub: no connection, or the hub itself is in trouble.
-pub(crate) fn is_unreachable(error: &HFError) -> bool {
-    match error {
-        HFError::Request { source, .. } => {
-            source.is_connect() || source.is_timeout() || source.is_request() || source.is_body()
-        }
-        HFError::Http { context } => {
-            context.status.is_server_error() || context.status.as_u16() == 429
-        }
-        HFError::RateLimited { .. } => true,
-        _ => false,
-    }
-}
-
-/// The status and the hub's own code of an error that came as an HTTP response.
-pub(crate) fn response(error: &HFError) -> Option<(u16, Option<&str>)> {
-    let context = match error {
-        HFError::Http { context }
-        | HFError::AuthRequired { context }
-        | HFError::Forbidden { context }
-        | HFError::RateLimited { context, .. } => Some(context),
-        HFError::RepoNotFound { context, .. }
-        | HFError::RevisionNotFound { context, .. }
-        | HFError::EntryNotFound { context, .. } => context.as_ref(),
-        _ => None,
-    }?;
-    Some((context.status.as_u16(), context.error_code.as_deref()))
 }

@@ -1,5 +1,3 @@
-use std::path::{Path, PathBuf};
-
 use crate::Error;
 
 /// `owner/name@revision`, checked, so that its parts can be put into addresses and paths.
@@ -43,11 +41,6 @@ impl ModelId {
             name: name.to_owned(),
             revision: revision.to_owned(),
         })
-    }
-
-    /// The repository's directory in the cache.
-    pub(crate) fn directory(&self, cache: &Path) -> PathBuf {
-        cache.join(format!("models--{}--{}", self.owner, self.name))
     }
 }
 

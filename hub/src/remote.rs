@@ -1,296 +1,387 @@
-//! What the hub has, and how it comes into the cache.
+//! What the hub says: which commit a revision is, its files, what models there are.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
-use hf_hub::repository::RepoTreeEntry;
-use hf_hub::{HFClient, HFError, HFRepositorySync, RepoTypeModel};
-use tracing::{debug, info};
+use reqwest::Url;
+use reqwest::header::HeaderValue;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::error::{is_unreachable, response};
+use crate::http::{Answer, Client, Fault, Request, Status};
 use crate::id::{ModelId, is_commit};
-use crate::select::needed;
+use crate::tree::{self, Tree};
 use crate::{Error, Hub};
 
-/// How long to wait for a connection, as in Python.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may be silent.
-const READ_TIMEOUT: Duration = Duration::from_secs(20);
-/// With the time for a connection, this bounds how long an unreachable hub keeps the cache from
-/// being used.
-const RETRIES: usize = 2;
-const RETRY_DELAY: Duration = Duration::from_millis(250);
-/// How often the client's 10 seconds for a lock are granted; who holds it may be fetching
-/// gigabytes.
-const LOCK_ATTEMPTS: usize = 180;
+/// More pages than any listing has.
+const MOST_PAGES: usize = 10_000;
 
-/// A commit of a repository.
+/// The hub as one thread speaks to it.
 pub(crate) struct Remote<'a> {
     hub: &'a Hub,
-    id: &'a ModelId,
-    repository: HFRepositorySync<RepoTypeModel>,
-    commit: String,
-    /// The lengths of the files.
-    sizes: BTreeMap<String, u64>,
-    /// Where the commit's files are in the cache.
-    snapshot: PathBuf,
+    pub(crate) client: Client,
+    endpoint: Url,
+    pub(crate) authorization: Option<HeaderValue>,
 }
 
-/// A repository that cannot be listed.
-pub(crate) struct Failure {
-    pub(crate) error: Error,
-    /// Whether the cache may stand in.
-    pub(crate) unreachable: bool,
+/// What the hub says of a repository.
+#[derive(Deserialize)]
+struct Revision {
+    sha: Option<String>,
 }
 
 impl<'a> Remote<'a> {
-    /// Asks the hub for the commit and its files.
-    pub(crate) fn open(hub: &'a Hub, id: &'a ModelId) -> Result<Self, Failure> {
-        let failure = |error: HFError| Failure {
-            unreachable: is_unreachable(&error),
-            error: hub_error(hub, id, error),
+    /// `what` is named by errors.
+    pub(crate) fn new(
+        hub: &'a Hub,
+        what: &str,
+        settings: crate::http::Settings,
+    ) -> Result<Self, Error> {
+        let fault = |fault| error(hub, what, None, fault);
+        let unusable = |reason: String| {
+            fault(Fault::Unexpected {
+                url: hub.endpoint.clone(),
+                reason,
+            })
         };
-        let repository = repository(hub, id).map_err(failure)?;
-        let (commit, sizes) = listing(&repository, &id.revision).map_err(failure)?;
-        debug!(id = id.text, commit, files = sizes.len(), "listed");
-        let snapshot = id.directory(&hub.cache).join("snapshots").join(&commit);
+        let endpoint: Url = hub
+            .endpoint
+            .parse()
+            .map_err(|e| unusable(format!("nothing: it is no address ({e})")))?;
+        if endpoint.cannot_be_a_base() {
+            return Err(unusable("nothing: it is no address".to_owned()));
+        }
+        let authorization = match &hub.token {
+            Some(token) => {
+                let value = HeaderValue::from_str(&format!("Bearer {token}"));
+                let mut value = value.map_err(|source| Error::InvalidToken {
+                    id: what.to_owned(),
+                    endpoint: hub.endpoint.clone(),
+                    source: source.into(),
+                })?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+            None => None,
+        };
         Ok(Self {
             hub,
-            id,
-            repository,
-            commit,
-            sizes,
-            snapshot,
+            client: Client::new(settings).map_err(fault)?,
+            endpoint,
+            authorization,
         })
     }
 
-    /// Fetches what is needed and not yet in the cache, and gives the snapshot.
-    pub(crate) fn fetch(&self) -> Result<PathBuf, Error> {
-        let names: BTreeSet<_> = self.sizes.keys().cloned().collect();
-        let files = needed(&self.id.text, &names, |name| {
-            let path = self.file(name)?;
-            fs::read(&path).map_err(|source| self.io(path, source))
-        })?;
-        for name in &files {
-            self.file(name)?;
+    /// An address at the hub; what the parts have of `/`, `?` and the like is escaped.
+    fn url<'p>(&self, parts: impl IntoIterator<Item = &'p str>) -> Url {
+        let mut url = self.endpoint.clone();
+        // It can be a base, which `new` has made sure of.
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(parts);
         }
-        // Last, so that the name of a revision does not lead to a snapshot that is not complete.
-        self.write_ref()?;
-        Ok(self.snapshot.clone())
+        url
     }
 
-    /// The path of a file in the cache, fetched if it is not there.
-    fn file(&self, name: &str) -> Result<PathBuf, Error> {
-        let path = self.snapshot.join(name);
-        let expected = self.sizes.get(name).copied().unwrap_or_default();
-        if size(&path) == Some(expected) {
-            return Ok(path);
-        }
-        info!(id = self.id.text, file = name, bytes = expected, "fetching");
-        // The client writes a file's content before it looks whether the response is one of
-        // failure, and takes what is in the cache for whole; so its length is looked at here, and a
-        // second attempt replaces it.
-        let is_stale = fs::symlink_metadata(&path).is_ok();
-        let mut actual = None;
-        for replace in [is_stale, true] {
-            self.download(name, replace)?;
-            actual = size(&path);
-            if actual == Some(expected) {
-                return Ok(path);
-            }
-            debug!(
-                id = self.id.text,
-                file = name,
-                actual,
-                expected,
-                "wrong size"
-            );
-            self.remove(&path)?;
-            if replace {
-                break;
-            }
-        }
-        Err(Error::WrongSize {
-            id: self.id.text.clone(),
-            file: name.to_owned(),
-            expected,
-            actual: actual.unwrap_or_default(),
-        })
+    fn get(&self, what: &str, url: Url) -> Result<Answer, Fault> {
+        let request = Request::new(url).authorized(self.authorization.as_ref());
+        self.client.get(what, &request)
     }
 
-    fn download(&self, name: &str, replace: bool) -> Result<(), Error> {
-        let mut attempt = 0;
-        loop {
-            let result = self
-                .repository
-                .download_file()
-                .filename(name)
-                .revision(self.commit.as_str())
-                .force_download(replace)
-                .send();
-            match result {
-                Ok(_) => return Ok(()),
-                Err(HFError::CacheLockTimeout { .. }) if attempt < LOCK_ATTEMPTS => {
-                    attempt += 1;
-                    debug!(id = self.id.text, file = name, "another process fetches it");
-                }
-                Err(error) => return Err(hub_error(self.hub, self.id, error)),
-            }
+    /// The commit that a revision is now.
+    pub(crate) fn commit(&self, id: &ModelId) -> Result<String, Error> {
+        if is_commit(&id.revision) {
+            return Ok(id.revision.clone());
         }
+        let mut url = self.url([
+            "api",
+            "models",
+            &id.owner,
+            &id.name,
+            "revision",
+            &id.revision,
+        ]);
+        url.set_query(Some("expand=sha"));
+        let found = self.get(&id.text, url).and_then(|answer| {
+            let revision: Revision = answer.json()?;
+            // It becomes a path.
+            let sha = revision.sha.filter(|sha| is_commit(sha));
+            sha.ok_or_else(|| answer.unexpected("no commit".to_owned()))
+        });
+        found.map_err(|fault| error(self.hub, &id.text, None, fault))
     }
 
-    /// Removes a file and the content that it is a link to.
-    fn remove(&self, path: &Path) -> Result<(), Error> {
-        let blobs = self.id.directory(&self.hub.cache).join("blobs");
-        let content = fs::canonicalize(path).ok();
-        let is_blob = |content: &PathBuf| {
-            fs::canonicalize(&blobs).is_ok_and(|blobs| content.parent() == Some(&*blobs))
-        };
-        for path in [content.filter(is_blob), Some(path.to_owned())]
-            .into_iter()
-            .flatten()
+    /// The files of a commit.
+    pub(crate) fn tree(&self, id: &ModelId, commit: &str) -> Result<Tree, Error> {
+        let fault = |fault| error(self.hub, &id.text, None, fault);
+        let mut url = self.url(["api", "models", &id.owner, &id.name, "tree", commit]);
+        url.set_query(Some("recursive=true"));
+        let mut tree = Tree::new();
+        for _ in 0..MOST_PAGES {
+            let answer = self.get(&id.text, url).map_err(fault)?;
+            tree::add(&mut tree, &id.text, answer.json().map_err(fault)?)?;
+            match self.next(&answer) {
+                Some(next) => url = next,
+                None => return Ok(tree),
+            }
+        }
+        Err(fault(Fault::Unexpected {
+            url: self.endpoint.to_string(),
+            reason: "a listing without an end".to_owned(),
+        }))
+    }
+
+    /// The page that follows. Only its query is taken, so that the token stays with the hub, and mirrors whose links
+    /// lead to the hub that they mirror work.
+    fn next(&self, answer: &Answer) -> Option<Url> {
+        let next = self.endpoint.join(answer.next()?).ok()?;
+        let mut url = answer.url.clone();
+        url.set_query(next.query());
+        Some(url)
+    }
+
+    /// Where a file's content is.
+    pub(crate) fn file(&self, id: &ModelId, commit: &str, name: &str) -> Url {
+        let parts = [&*id.owner, &*id.name, "resolve", commit];
+        self.url(parts.into_iter().chain(name.split('/')))
+    }
+
+    /// What the hub says of a model, as it says it.
+    pub(crate) fn info(&self, id: &ModelId) -> Result<Value, Error> {
+        let url = self.url([
+            "api",
+            "models",
+            &id.owner,
+            &id.name,
+            "revision",
+            &id.revision,
+        ]);
+        let found = self.get(&id.text, url).and_then(|answer| answer.json());
+        found.map_err(|fault| error(self.hub, &id.text, None, fault))
+    }
+
+    pub(crate) fn search(&self, search: &Search) -> Result<Vec<FoundModel>, Error> {
+        let fault = |fault| error(self.hub, &search.text, None, fault);
+        let mut url = self.url(["api", "models"]);
         {
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(self.io(path, e)),
-                _ => {}
+            let mut query = url.query_pairs_mut();
+            let mut add = |name: &str, value: &Option<String>| {
+                if let Some(value) = value {
+                    query.append_pair(name, value);
+                }
+            };
+            add(
+                "search",
+                &Some(search.text.clone()).filter(|text| !text.is_empty()),
+            );
+            add("pipeline_tag", &search.task);
+            add("filter", &search.library);
+            add("author", &search.author);
+            query.append_pair("sort", search.sort.name());
+            query.append_pair("direction", "-1");
+            query.append_pair("limit", &search.limit.to_string());
+        }
+        let mut found: Vec<FoundModel> = Vec::new();
+        while found.len() < search.limit {
+            let answer = self.get(&search.text, url).map_err(fault)?;
+            let page: Vec<FoundModel> = answer.json().map_err(fault)?;
+            let is_last = page.is_empty();
+            found.extend(page);
+            match self.next(&answer) {
+                Some(next) if !is_last => url = next,
+                _ => break,
             }
         }
-        Ok(())
-    }
-
-    fn write_ref(&self) -> Result<(), Error> {
-        if is_commit(&self.id.revision) {
-            return Ok(());
-        }
-        let refs = self.id.directory(&self.hub.cache).join("refs");
-        let path = refs.join(&self.id.revision);
-        // A cache that has all need not be writable.
-        if fs::read_to_string(&path).is_ok_and(|commit| commit.trim() == self.commit) {
-            return Ok(());
-        }
-        let directory = path.parent().unwrap_or(&refs);
-        fs::create_dir_all(directory)
-            .and_then(|()| fs::write(&path, &self.commit))
-            .map_err(|source| self.io(path, source))
-    }
-
-    fn io(&self, path: PathBuf, source: std::io::Error) -> Error {
-        Error::Io {
-            id: self.id.text.clone(),
-            path,
-            source,
-        }
+        found.truncate(search.limit);
+        Ok(found)
     }
 }
 
-/// The length of a file, also through a link.
-fn size(path: &Path) -> Option<u64> {
-    let metadata = fs::metadata(path).ok()?;
-    metadata.is_file().then_some(metadata.len())
+/// What models to look for on the hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Search {
+    /// A part of the name; empty for any.
+    pub text: String,
+    /// A task, such as `text-classification`.
+    pub task: Option<String>,
+    /// A library, such as `transformers`.
+    pub library: Option<String>,
+    /// The owner.
+    pub author: Option<String>,
+    /// The order.
+    pub sort: Sort,
+    /// How many at most.
+    pub limit: usize,
 }
 
-fn repository(hub: &Hub, id: &ModelId) -> Result<HFRepositorySync<RepoTypeModel>, HFError> {
-    // The client's own would wait for ever for a hub that does not answer.
-    let client = reqwest::Client::builder()
-        .user_agent(concat!("salamander/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
-        .build()?;
-    let client = HFClient::builder()
-        .client(client)
-        .endpoint(&hub.endpoint)
-        .cache_dir(&hub.cache)
-        // Without a token the client would look for one in the environment, and send it to whatever
-        // endpoint this is; one that cannot be put into a header is not sent.
-        .token(hub.token.as_deref().unwrap_or("\0"))
-        .retry_max_attempts(RETRIES)
-        .retry_base_delay(RETRY_DELAY)
-        .build_sync()?;
-    Ok(client.model(&id.owner, &id.name))
+impl Default for Search {
+    fn default() -> Self {
+        Self {
+            text: String::new(),
+            task: None,
+            library: None,
+            author: None,
+            sort: Sort::Downloads,
+            limit: 20,
+        }
+    }
 }
 
-/// The commit that a revision is now, and its files with their lengths.
-fn listing(
-    repository: &HFRepositorySync<RepoTypeModel>,
-    revision: &str,
-) -> Result<(String, BTreeMap<String, u64>), HFError> {
-    let commit = if is_commit(revision) {
-        revision.to_owned()
-    } else {
-        let info = repository
-            .info()
-            .revision(revision)
-            .expand(vec!["sha".to_owned()])
-            .send()?;
-        // It becomes a path.
-        info.sha
-            .filter(|sha| is_commit(sha))
-            .ok_or_else(|| HFError::malformed_response("the hub named no commit"))?
-    };
-    let tree = repository
-        .list_tree()
-        .revision(commit.as_str())
-        .recursive(true)
-        .send()?;
-    let sizes = tree
-        .into_iter()
-        .filter_map(|entry| match entry {
-            RepoTreeEntry::File { path, size, .. } => Some((path, size)),
-            RepoTreeEntry::Directory { .. } => None,
-        })
-        .collect();
-    Ok((commit, sizes))
+/// The order of what was found, the most or the latest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Sort {
+    /// By downloads in the last 30 days.
+    #[default]
+    Downloads,
+    /// By likes.
+    Likes,
+    /// By the last change.
+    Modified,
+    /// By the day it was made.
+    Created,
+    /// By what is much looked at now.
+    Trending,
 }
 
-fn hub_error(hub: &Hub, id: &ModelId, error: HFError) -> Error {
+impl Sort {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Downloads => "downloads",
+            Self::Likes => "likes",
+            Self::Modified => "lastModified",
+            Self::Created => "createdAt",
+            Self::Trending => "trendingScore",
+        }
+    }
+}
+
+/// A model that a search found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct FoundModel {
+    /// `owner/name`.
+    pub id: String,
+    /// The task.
+    #[serde(default, rename(deserialize = "pipeline_tag"))]
+    pub task: Option<String>,
+    /// The library.
+    #[serde(default, rename(deserialize = "library_name"))]
+    pub library: Option<String>,
+    /// Downloads in the last 30 days.
+    #[serde(default)]
+    pub downloads: u64,
+    /// Likes.
+    #[serde(default)]
+    pub likes: u64,
+    /// When it was last changed, in ISO 8601.
+    #[serde(default, rename(deserialize = "lastModified"))]
+    pub modified: Option<String>,
+    /// What else it is labelled with.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Whether only some accounts may read it.
+    #[serde(default)]
+    pub private: bool,
+    /// `false`, or how access is granted.
+    #[serde(default)]
+    pub gated: Value,
+    /// What else the hub says.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// What a fault means for a model or one of its files.
+pub(crate) fn error(hub: &Hub, id: &str, file: Option<&str>, fault: Fault) -> Error {
     let endpoint = hub.endpoint.trim_end_matches('/').to_owned();
-    let page = format!("{}/{}", id.owner, id.name);
-    let id = id.text.clone();
-    let retry_after = match &error {
-        HFError::RateLimited { retry_after, .. } => *retry_after,
-        _ => None,
-    };
-    let (status, code) = response(&error).unzip();
-    let code = code.flatten();
-    let is_missing = matches!(
-        error,
-        HFError::RepoNotFound { .. }
-            | HFError::RevisionNotFound { .. }
-            | HFError::EntryNotFound { .. }
-    );
-    // Without a token, the hub answers 401 for what it does not have; sometimes it says so.
-    if is_missing || status == Some(404) || matches!(code, Some("RepoNotFound")) {
-        return Error::NotFound {
+    let page = id.split('@').next().unwrap_or(id).to_owned();
+    let id = id.to_owned();
+    let file = || file.unwrap_or("the listing").to_owned();
+    match fault {
+        Fault::Cancelled => Error::Cancelled { id },
+        Fault::Status(status) => refused(id, endpoint, page, status),
+        Fault::Transport(source) if is_proxy(&source) => Error::ProxyRefused {
+            id,
+            source: source.into(),
+        },
+        Fault::Transport(source) => Error::Network {
             id,
             endpoint,
-            source: error.into(),
-        };
+            source: source.into(),
+        },
+        Fault::Unexpected { url, reason } => Error::UnexpectedAnswer { id, url, reason },
+        Fault::WrongSize { expected, actual } => Error::WrongSize {
+            id,
+            file: file(),
+            expected,
+            actual,
+        },
+        Fault::WrongHash { expected, actual } => Error::WrongHash {
+            id,
+            file: file(),
+            expected,
+            actual,
+        },
+        Fault::Disk { path, source } => Error::io(&id, &path)(source),
     }
-    match (status, error) {
-        (Some(status @ (401 | 403)), error) => Error::AccessRefused {
+}
+
+fn refused(id: String, endpoint: String, page: String, status: Status) -> Error {
+    let code = status.code.clone();
+    let is_wrong_token = status.message.contains("Invalid credentials")
+        || status.message.contains("Invalid username or password");
+    let retry_after = status.retry_after;
+    let number = status.status;
+    let source = status.into();
+    let not_found = |what: &str, source| Error::NotFound {
+        id: id.clone(),
+        endpoint: endpoint.clone(),
+        what: what.to_owned(),
+        source,
+    };
+    match (number, code.as_deref()) {
+        (_, Some("RepoNotFound")) => not_found("repository", source),
+        (_, Some("RevisionNotFound")) => not_found("revision", source),
+        (_, Some("EntryNotFound")) => not_found("file", source),
+        (_, Some("GatedRepo")) => Error::Gated {
             id,
             endpoint,
             page,
-            status,
-            source: error.into(),
-        },
-        (Some(429), error) => Error::RateLimited {
-            id,
-            retry_after,
-            source: error.into(),
-        },
-        (_, HFError::Io(source)) => Error::Io {
-            id,
-            path: hub.cache.clone(),
             source,
         },
-        (_, HFError::CacheLockTimeout { path }) => Error::Locked { id, lock: path },
-        (_, error) => Error::Network {
+        (404, _) => not_found("repository or revision", source),
+        (401, _) if is_wrong_token => Error::InvalidToken {
             id,
             endpoint,
-            source: error.into(),
+            source,
+        },
+        (401 | 403, _) => Error::AccessRefused {
+            id,
+            endpoint,
+            page,
+            status: number,
+            source,
+        },
+        (407, _) => Error::ProxyRefused { id, source },
+        (429, _) => Error::RateLimited {
+            id,
+            retry_after,
+            source,
+        },
+        _ => Error::Network {
+            id,
+            endpoint,
+            source,
         },
     }
+}
+
+/// Whether a proxy wants a password before it connects; the client says so in the text of a cause alone.
+pub(crate) fn is_proxy(error: &reqwest::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if cause.to_string() == "proxy authorization required" {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
 }

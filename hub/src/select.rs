@@ -5,73 +5,189 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::Error;
+use crate::files::{is_plain, leaves};
 
 const MODULES: &str = "modules.json";
-const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const SUMS: &str = "SHA256SUMS";
+pub(crate) const SIGNATURE: &str = "SHA256SUMS.sig";
 
 /// The files beside the weights.
-const SETTINGS: [&str; 8] = [
+const SETTINGS: [&str; 24] = [
     "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "normalizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "chat_template.json",
+    "chat_template.jinja",
     MODULES,
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
+    "adapter_config.json",
+    SUMS,
+    SIGNATURE,
+];
+
+/// A kind of weights: how the files are usually named and how their names end.
+struct Kind {
+    usual: &'static [&'static str],
+    endings: &'static [&'static str],
+}
+
+/// The best first, in the order in which a directory's weights are looked for.
+const KINDS: [Kind; 5] = [
+    Kind {
+        usual: &["model.safetensors", "model.safetensors.index.json"],
+        endings: &[".safetensors"],
+    },
+    Kind {
+        usual: &["pytorch_model.bin", "pytorch_model.bin.index.json"],
+        endings: &[".bin", ".pt", ".pth", ".th", ".ckpt"],
+    },
+    Kind {
+        usual: &[],
+        endings: &[".gguf"],
+    },
+    Kind {
+        usual: &["weights.npz", "model.npz"],
+        endings: &[".npz"],
+    },
+    Kind {
+        usual: &[],
+        endings: &[".npy"],
+    },
+];
+
+/// What trainers leave beside the weights, under the same endings.
+const BESIDE: [&str; 5] = [
+    "training_args.bin",
+    "optimizer.pt",
+    "optimizer.bin",
+    "scheduler.pt",
+    "scaler.pt",
 ];
 
 /// How weight files of other formats end, to name them when there are no others.
-const OTHER_WEIGHTS: [&str; 11] = [
-    ".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".npz", ".onnx", ".ot", ".pb", ".pt", ".pth",
-];
+const OTHER_WEIGHTS: [&str; 6] = [".h5", ".msgpack", ".onnx", ".ot", ".pb", ".tflite"];
 
-/// The files that are needed of those that a repository has, the weights last, so that a snapshot
-/// that has them has all.
+/// The files that an inference needs.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Needed {
+    /// Configuration, tokenizer, processor.
+    pub(crate) settings: Vec<String>,
+    /// The weights, which come last, so that a snapshot that has them has all.
+    pub(crate) weights: Vec<String>,
+}
+
+impl Needed {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &String> {
+        self.settings.iter().chain(&self.weights)
+    }
+}
+
+/// The files that are needed of those that a repository has.
 ///
 /// `read` gives a file's content; it is asked for those that name other files.
 pub(crate) fn needed(
     id: &str,
     names: &BTreeSet<String>,
     mut read: impl FnMut(&str) -> Result<Vec<u8>, Error>,
-) -> Result<Vec<String>, Error> {
-    for name in names {
-        if leaves(name) {
-            return Err(unsafe_name(id, name));
-        }
-    }
-
-    // Other directories have checkpoints, exports to other formats and the like, which nothing
-    // would read.
+) -> Result<Needed, Error> {
+    // Other directories have checkpoints, exports to other formats and the like, which nothing would read.
     let mut directories = vec![String::new()];
     if names.contains(MODULES) {
         directories = module_directories(id, &read(MODULES)?)?;
     }
     // The first module is the encoder; in most repositories it is in the root.
     let encoder = directories.first().cloned().unwrap_or_default();
-    let weights = weights(id, &encoder, names, &mut read)?;
+    let mut weights = weights(id, &encoder, names, &mut read)?;
 
     let roots = directories.iter().map(String::as_str);
-    let mut files = BTreeSet::new();
+    let mut settings = BTreeSet::new();
     for directory in roots.clone().chain([""]) {
-        let settings = SETTINGS.iter().map(|name| format!("{directory}{name}"));
-        files.extend(settings.filter(|name| names.contains(name)));
+        let named = SETTINGS.iter().map(|name| format!("{directory}{name}"));
+        settings.extend(named.filter(|name| names.contains(name)));
     }
-    let mut files: Vec<_> = files.into_iter().collect();
     for directory in roots.filter(|directory| !directory.is_empty() && **directory != *encoder) {
-        let name = format!("{directory}{WEIGHTS}");
-        if names.contains(&name) {
-            files.push(name);
+        let usual = KINDS.iter().flat_map(|kind| kind.usual);
+        let mut usual = usual.map(|name| format!("{directory}{name}"));
+        if let Some(name) = usual.find(|name| names.contains(name)) {
+            weights.insert(0, name);
         }
     }
-    files.extend(weights);
-    for name in &files {
+    let needed = Needed {
+        settings: settings.into_iter().collect(),
+        weights,
+    };
+    for name in needed.iter() {
         if !is_plain(name) {
             return Err(unsafe_name(id, name));
         }
     }
-    Ok(files)
+    Ok(needed)
+}
+
+/// The files that match one of the patterns, in which `*` stands for any letters, and `?` for one.
+pub(crate) fn matching(
+    id: &str,
+    names: &BTreeSet<String>,
+    patterns: &[&str],
+) -> Result<Needed, Error> {
+    const SHOWN: usize = 12;
+    let is_asked = |name: &&String| patterns.iter().any(|pattern| matches(pattern, name));
+    let settings: Vec<_> = names.iter().filter(is_asked).cloned().collect();
+    if settings.is_empty() {
+        return Err(Error::NoMatch {
+            id: id.to_owned(),
+            patterns: patterns.iter().map(|&pattern| pattern.to_owned()).collect(),
+            files: names.iter().take(SHOWN).cloned().collect(),
+        });
+    }
+    if let Some(name) = settings.iter().find(|name| !is_plain(name)) {
+        return Err(unsafe_name(id, name));
+    }
+    Ok(Needed {
+        settings,
+        weights: Vec::new(),
+    })
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    let (pattern, name): (Vec<_>, Vec<_>) = (pattern.chars().collect(), name.chars().collect());
+    let (mut p, mut n) = (0, 0);
+    // Where the last `*` is, and how far it reaches.
+    let mut star = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some('*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(&c) if c == '?' || c == name[n] => {
+                p += 1;
+                n += 1;
+            }
+            _ => match &mut star {
+                Some((at, reach)) => {
+                    *reach += 1;
+                    (p, n) = (*at + 1, *reach);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|&c| c == '*')
 }
 
 /// The directories of the modules in their order, with a `/` at the end unless it is the root.
@@ -109,49 +225,93 @@ fn weights(
     names: &BTreeSet<String>,
     mut read: impl FnMut(&str) -> Result<Vec<u8>, Error>,
 ) -> Result<Vec<String>, Error> {
-    let single = format!("{directory}{WEIGHTS}");
-    if names.contains(&single) {
-        return Ok(vec![single]);
-    }
-    let index = format!("{directory}{INDEX}");
-    if names.contains(&index) {
-        let shards = shards(id, directory, &index, &read(&index)?)?;
-        if let Some(missing) = shards.iter().find(|shard| !names.contains(*shard)) {
-            return Err(Error::Malformed {
-                id: id.to_owned(),
-                file: index,
-                reason: format!("the shard `{missing}` that it names is not in the repository"),
-            });
+    let here = |name: &&String| {
+        name.strip_prefix(directory)
+            .is_some_and(|name| !name.contains('/'))
+    };
+    let ends = |name: &str, endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+    for kind in KINDS {
+        let mut usual = kind.usual.iter().map(|name| format!("{directory}{name}"));
+        if let Some(name) = usual.find(|name| names.contains(name)) {
+            if !name.ends_with(".json") {
+                return Ok(vec![name]);
+            }
+            let shards = shards(id, directory, &name, &read(&name)?)?;
+            if let Some(missing) = shards.iter().find(|shard| !names.contains(*shard)) {
+                return Err(Error::Malformed {
+                    id: id.to_owned(),
+                    file: name,
+                    reason: format!(
+                        "the shard `{missing}` that it names is not in the repository; choose another revision, or tell the model's authors"
+                    ),
+                });
+            }
+            return Ok([name].into_iter().chain(shards).collect());
         }
-        return Ok([index].into_iter().chain(shards).collect());
-    }
-    let others: Vec<_> = names
-        .iter()
-        .filter(|name| {
-            name.strip_prefix(directory)
-                .is_some_and(|name| !name.contains('/') && name.ends_with(".safetensors"))
-        })
-        .cloned()
-        .collect();
-    match others.as_slice() {
-        // A shard of several is not the whole, as in a snapshot that was not fetched completely.
-        [name] if !name.contains("-of-") || name.ends_with("-00001-of-00001.safetensors") => {
-            Ok(others)
+        let is_weights = |name: &&String| {
+            let plain = name.strip_prefix(directory).unwrap_or(name);
+            ends(plain, kind.endings) && !BESIDE.contains(&plain)
+        };
+        let others: Vec<_> = names
+            .iter()
+            .filter(here)
+            .filter(is_weights)
+            .cloned()
+            .collect();
+        match others.as_slice() {
+            [] => {}
+            // Several files without an index are one model only if they are all of its parts.
+            found if found.iter().all(|name| is_part(name)) => {
+                return if is_whole(found) {
+                    Ok(others)
+                } else {
+                    Err(ambiguous(id, others))
+                };
+            }
+            [only] => return Ok(vec![only.clone()]),
+            _ => return Err(ambiguous(id, others)),
         }
-        [] => Err(Error::NoSafetensors {
-            id: id.to_owned(),
-            others: names
-                .iter()
-                .filter(|name| OTHER_WEIGHTS.iter().any(|end| name.ends_with(end)))
-                .filter(|name| !name.ends_with("training_args.bin"))
-                .cloned()
-                .collect(),
-        }),
-        _ => Err(Error::AmbiguousWeights {
-            id: id.to_owned(),
-            candidates: others,
-        }),
     }
+    let is_other = |name: &&String| ends(name, &OTHER_WEIGHTS);
+    Err(Error::NoWeights {
+        id: id.to_owned(),
+        others: names
+            .iter()
+            .filter(here)
+            .filter(is_other)
+            .cloned()
+            .collect(),
+    })
+}
+
+fn ambiguous(id: &str, candidates: Vec<String>) -> Error {
+    Error::AmbiguousWeights {
+        id: id.to_owned(),
+        candidates,
+    }
+}
+
+/// The number of a part and how many there are, of a name such as `model-00001-of-00003.gguf`.
+fn part(name: &str) -> Option<(&str, usize, usize)> {
+    let (stem, _) = name.rsplit_once('.')?;
+    let (stem, of) = stem.rsplit_once("-of-")?;
+    let (stem, number) = stem.rsplit_once('-')?;
+    Some((stem, number.parse().ok()?, of.parse().ok()?))
+}
+
+fn is_part(name: &str) -> bool {
+    part(name).is_some()
+}
+
+/// Whether the names are all parts of one GGUF; safetensors and PyTorch need an index.
+fn is_whole(names: &[String]) -> bool {
+    let parts: Vec<_> = names.iter().filter_map(|name| part(name)).collect();
+    let Some(&(stem, _, count)) = parts.first() else {
+        return false;
+    };
+    names.iter().all(|name| name.ends_with(".gguf"))
+        && parts.len() == count
+        && parts.iter().all(|&(s, _, c)| s == stem && c == count)
 }
 
 /// The shards that an index names.
@@ -186,19 +346,6 @@ fn unsafe_name(id: &str, name: &str) -> Error {
     }
 }
 
-/// Whether a name points out of its directory. No commit can have such a name, so a listing with
-/// one is forged.
-fn leaves(name: &str) -> bool {
-    name.starts_with(['/', '\\']) || name.split(['/', '\\']).any(|part| part == "..")
-}
-
-/// Whether a name is the same path on every system. A commit can have others, which matters only if
-/// they are to be written.
-fn is_plain(name: &str) -> bool {
-    !name.contains(|c: char| c == '\\' || c == ':' || c.is_control())
-        && name.split('/').all(|part| !matches!(part, "" | "." | ".."))
-}
-
 #[cfg(test)]
 mod tests {
     use super::needed;
@@ -206,10 +353,11 @@ mod tests {
 
     fn select(files: &[(&str, &str)]) -> Result<Vec<String>, Error> {
         let names = files.iter().map(|(name, _)| (*name).to_owned()).collect();
-        needed("o/n", &names, |name| {
+        let needed = needed("o/n", &names, |name| {
             let (_, content) = files.iter().find(|(key, _)| *key == name).unwrap();
             Ok(content.as_bytes().to_vec())
-        })
+        })?;
+        Ok(needed.iter().cloned().collect())
     }
 
     #[test]
@@ -278,13 +426,50 @@ mod tests {
     }
 
     #[test]
-    fn weights_of_other_formats_are_named() {
-        let error = select(&[("pytorch_model.bin", ""), ("training_args.bin", "")]).unwrap_err();
-        let Error::NoSafetensors { others, .. } = &error else {
+    fn the_best_format_is_taken() {
+        let files = |names: &[&str]| {
+            let files: Vec<_> = names.iter().map(|name| (*name, "")).collect();
+            select(&files)
+        };
+        let taken = |names: &[&str]| files(names).unwrap();
+        assert_eq!(
+            taken(&["a.gguf", "pytorch_model.bin", "training_args.bin"]),
+            ["pytorch_model.bin"]
+        );
+        assert_eq!(taken(&["a.gguf", "model.onnx", "w.npy"]), ["a.gguf"]);
+        assert_eq!(
+            taken(&["optimizer.pt", "weights.npz", "x.npz"]),
+            ["weights.npz"]
+        );
+        let parts = ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"];
+        assert_eq!(taken(&parts), parts);
+        assert!(matches!(
+            files(&parts[..1]),
+            Err(Error::AmbiguousWeights { .. })
+        ));
+        let error = files(&["model.onnx", "training_args.bin"]).unwrap_err();
+        let Error::NoWeights { others, .. } = &error else {
             panic!("{error}");
         };
-        assert_eq!(others, &["pytorch_model.bin"]);
-        assert!(error.to_string().contains("pytorch_model.bin"), "{error}");
+        assert_eq!(others, &["model.onnx"]);
+        assert!(error.to_string().contains("model.onnx"), "{error}");
+    }
+
+    #[test]
+    fn patterns_match_names() {
+        for (pattern, name, is_match) in [
+            ("*", "", true),
+            ("*.json", "a/b.json", true),
+            ("*.json", "a.jsonl", false),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("*a*b*", "xxaxxbxx", true),
+            ("*a*b", "ab.ba", false),
+            ("ä*", "äö", true),
+            ("", "a", false),
+        ] {
+            assert_eq!(super::matches(pattern, name), is_match, "{pattern} {name}");
+        }
     }
 
     #[test]
@@ -300,15 +485,15 @@ mod tests {
             ),
             (
                 r#"{"weight_map": {"w": "../a.safetensors"}}"#,
-                "leave the cache",
+                "leave its directory",
             ),
             (
                 r#"{"weight_map": {"w": "/a.safetensors"}}"#,
-                "leave the cache",
+                "leave its directory",
             ),
             (
                 r#"{"weight_map": {"w": "C:\\a.safetensors"}}"#,
-                "leave the cache",
+                "leave its directory",
             ),
         ] {
             let error = index(json).unwrap_err().to_string();
@@ -318,16 +503,6 @@ mod tests {
 
     #[test]
     fn names_that_leave_the_directory_are_refused() {
-        for name in [
-            "../config.json",
-            "/config.json",
-            "a/../../x",
-            "..\\x.safetensors",
-            "\\x",
-        ] {
-            let error = select(&[(name, ""), ("model.safetensors", "")]).unwrap_err();
-            assert!(matches!(error, Error::UnsafeName { .. }), "{error}");
-        }
         for path in ["../x", "/x", "a\\\\b"] {
             let modules = format!(r#"[{{"path": "{path}"}}]"#);
             let error = select(&[("modules.json", &modules)]).unwrap_err();

@@ -8,9 +8,10 @@ use std::error::Error as _;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use salamander_hub::{Error, Hub};
-use server::{MAIN, Server, V1};
+use server::{Fault, MAIN, Server, V1};
 use tempfile::TempDir;
 
 const MODEL: [(&str, &str); 6] = [
@@ -41,7 +42,8 @@ fn nowhere() -> String {
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-/// The files below a directory with their contents, links followed.
+/// The files below a directory with their contents, links followed, without what is only there while they are
+/// fetched.
 fn files(directory: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let mut pending = vec![directory.to_owned()];
@@ -96,35 +98,45 @@ fn what_is_fetched_is_there_without_a_network() {
 }
 
 #[test]
-fn a_second_fetch_asks_for_the_listing_alone() {
+fn a_second_fetch_makes_no_request() {
     let server = Server::new(&MODEL);
     let (hub, _cache) = hub(&server);
     let path = hub.fetch("owner/name").unwrap();
     assert!(resolved(&server.requests()) > 0);
     assert_eq!(hub.fetch("owner/name").unwrap(), path);
-    let requests = server.requests();
-    assert_eq!(resolved(&requests), 0, "{requests:?}");
-    assert!(requests[0].ends_with("/revision/main?expand=sha"));
+    assert_eq!(server.requests(), [""; 0]);
 
-    // What was lost is fetched again, and what was damaged is replaced.
+    // What was lost is fetched again, and what was cut short is replaced.
     fs::remove_file(path.join("vocab.txt")).unwrap();
-    fs::write(path.join("config.json"), "half of").unwrap();
+    fs::write(path.join("config.json"), "{").unwrap();
     hub.fetch("owner/name").unwrap();
     assert_eq!(files(&path)["config.json"], "{}");
     assert_eq!(files(&path)["vocab.txt"], "a\nb\n");
 }
 
 #[test]
+fn a_branch_stays_until_it_is_updated() {
+    let server = Server::new(&MODEL);
+    let (mut hub, _cache) = hub(&server);
+    let path = hub.fetch("owner/name").unwrap();
+    server.set(V1, "config.json", b"{\"new\": 1}");
+    server.state().refs.insert("main", V1);
+    assert_eq!(hub.fetch("owner/name").unwrap(), path);
+    let updated = hub.update("owner/name").unwrap();
+    assert!(updated.ends_with(V1));
+    assert_eq!(files(&updated)["config.json"], "{\"new\": 1}");
+    assert_eq!(hub.fetch("owner/name").unwrap(), updated);
+
+    // An update that cannot be asked for is none.
+    hub.endpoint = nowhere();
+    let error = hub.update("owner/name").unwrap_err();
+    assert!(matches!(error, Error::Network { .. }), "{error:?}");
+}
+
+#[test]
 fn a_revision_has_its_own_snapshot_and_shares_contents() {
     let server = Server::new(&MODEL);
-    server
-        .repository
-        .lock()
-        .unwrap()
-        .commits
-        .get_mut(V1)
-        .unwrap()
-        .insert("config.json".to_owned(), b"{\"old\": 1}".to_vec());
+    server.set(V1, "config.json", b"{\"old\": 1}");
     let (mut hub, cache) = hub(&server);
     hub.fetch("owner/name").unwrap();
     server.requests();
@@ -215,13 +227,57 @@ fn the_modules_of_sentence_transformers_are_fetched() {
 }
 
 #[test]
-fn no_safetensors_is_told_before_anything_is_fetched() {
-    let server = Server::new(&[("config.json", "{}"), ("pytorch_model.bin", "weights")]);
+fn other_formats_are_fetched_where_there_is_no_safetensors() {
+    let files = [
+        ("config.json", "{}"),
+        ("pytorch_model.bin", "weights"),
+        ("model.onnx", ""),
+    ];
+    let server = Server::new(&files);
+    let (hub, _cache) = hub(&server);
+    let path = hub.fetch("owner/name").unwrap();
+    assert_eq!(names(&path), ["config.json", "pytorch_model.bin"]);
+}
+
+#[test]
+fn no_weights_are_told_before_anything_is_fetched() {
+    let server = Server::new(&[("config.json", "{}"), ("model.onnx", "weights")]);
     let (hub, cache) = hub(&server);
     let error = hub.fetch("owner/name").unwrap_err();
-    assert!(matches!(error, Error::NoSafetensors { .. }), "{error}");
-    assert!(error.to_string().contains("pytorch_model.bin"), "{error}");
+    assert!(matches!(error, Error::NoWeights { .. }), "{error}");
+    assert!(error.to_string().contains("model.onnx"), "{error}");
     assert_eq!(names(cache.path()), [""; 0]);
+}
+
+#[test]
+fn patterns_choose_among_several_weights() {
+    let files = [
+        ("config.json", "{}"),
+        ("m.Q4_0.gguf", "four"),
+        ("m.Q8_0.gguf", "eight"),
+    ];
+    let server = Server::new(&files);
+    let (hub, _cache) = hub(&server);
+    let error = hub.fetch("owner/name").unwrap_err();
+    assert!(
+        error.to_string().contains("m.Q4_0.gguf, m.Q8_0.gguf"),
+        "{error}"
+    );
+    let path = hub
+        .fetch_files("owner/name", &["*.json", "*Q4_?.gguf"])
+        .unwrap();
+    assert_eq!(names(&path), ["config.json", "m.Q4_0.gguf"]);
+    let error = hub.fetch_files("owner/name", &["*.bin"]).unwrap_err();
+    assert!(matches!(error, Error::NoMatch { .. }), "{error}");
+    assert!(error.to_string().contains("m.Q8_0.gguf"), "{error}");
+}
+
+#[test]
+fn a_mirror_is_asked_for_its_own_pages() {
+    let server = Server::new(&MODEL);
+    server.state().next_at = Some("https://hub.invalid");
+    let (hub, _cache) = hub(&server);
+    assert_eq!(names(&hub.fetch("owner/name").unwrap()), FETCHED);
 }
 
 #[test]
@@ -232,7 +288,12 @@ fn the_token_is_sent_if_there_is_one_and_only_then() {
     assert!(!format!("{hub:?}").contains("secret"));
     hub.fetch("owner/name").unwrap();
     let sent = |r: &String| r.ends_with(" Bearer hf_secret");
-    assert!(server.requests().iter().any(sent));
+    // Large files are on another host, which the token does not go to.
+    let requests = server.requests();
+    for request in &requests {
+        assert_eq!(sent(request), !request.contains("/storage/"), "{request}");
+    }
+    assert!(requests.iter().any(|r| r.contains("/storage/")));
 
     hub.token = None;
     hub.fetch("owner/name@v1").unwrap();
@@ -266,7 +327,7 @@ fn refused_access_says_what_to_do() {
         (403, "/resolve/"),
     ] {
         let server = Server::new(&MODEL);
-        server.repository.lock().unwrap().statuses = vec![(part, status, true)];
+        server.fail(part, Fault::Status(status, ""), usize::MAX);
         let (hub, cache) = hub(&server);
         let error = hub.fetch("owner/name").unwrap_err();
         let Error::AccessRefused { status: found, .. } = &error else {
@@ -274,42 +335,99 @@ fn refused_access_says_what_to_do() {
         };
         assert_eq!(*found, status);
         let message = error.to_string();
-        for word in [
-            "owner/name",
-            "terms",
-            "HF_TOKEN",
-            &format!("{}/owner/name", hub.endpoint),
-        ] {
+        let page = format!("{}/owner/name", hub.endpoint);
+        for word in ["owner/name", "terms", "HF_TOKEN", &page] {
             assert!(message.contains(word), "{message}");
         }
-        assert_eq!(names(cache.path()), [""; 0]);
+        let left = names(cache.path());
+        assert!(
+            left.iter()
+                .all(|name| name.ends_with(".lock") || name.contains("/trees/")),
+            "{left:?}"
+        );
     }
 }
 
 #[test]
-fn a_repository_that_the_hub_hides_is_not_found() {
+fn each_refusal_is_its_own_error() {
     let server = Server::new(&MODEL);
-    server.repository.lock().unwrap().statuses = vec![("/api/", 401, true)];
-    server.repository.lock().unwrap().header = Some("X-Error-Code: RepoNotFound");
-    let (hub, _cache) = hub(&server);
-    let error = hub.fetch("owner/name").unwrap_err();
-    assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
+    let (mut hub, _cache) = hub(&server);
+    type Is = fn(&Error) -> bool;
+    let cases: [(u16, &str, Is, &str); 6] = [
+        (
+            401,
+            "X-Error-Code: RepoNotFound",
+            |e| matches!(e, Error::NotFound { .. }),
+            "repository",
+        ),
+        (
+            404,
+            "X-Error-Code: RevisionNotFound",
+            |e| matches!(e, Error::NotFound { .. }),
+            "revision",
+        ),
+        (
+            404,
+            "X-Error-Code: EntryNotFound",
+            |e| matches!(e, Error::NotFound { .. }),
+            "file",
+        ),
+        (
+            403,
+            "X-Error-Code: GatedRepo",
+            |e| matches!(e, Error::Gated { .. }),
+            "accept its terms",
+        ),
+        (
+            407,
+            "",
+            |e| matches!(e, Error::ProxyRefused { .. }),
+            "HTTPS_PROXY",
+        ),
+        (
+            418,
+            "",
+            |e| matches!(e, Error::Network { .. }),
+            "connection",
+        ),
+    ];
+    for (status, header, is, said) in cases {
+        server.behave();
+        server.fail("/api/", Fault::Status(status, header), usize::MAX);
+        let error = hub.fetch("owner/name").unwrap_err();
+        assert!(is(&error), "{status} {header}: {error:?}");
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    server.behave();
+    server.state().token = Some("right");
+    for token in [Some("wrong"), None, Some("no\nheader")] {
+        hub.token = token.map(str::to_owned);
+        let error = hub.fetch("owner/name").unwrap_err();
+        assert!(matches!(error, Error::InvalidToken { .. }), "{error:?}");
+        assert!(!format!("{error:?}").contains("wrong"), "{error:?}");
+    }
+    hub.token = Some("right".to_owned());
+    hub.fetch("owner/name").unwrap();
 }
 
 #[test]
-fn a_limited_rate_is_told_unless_the_cache_has_the_model() {
+fn a_limited_rate_is_waited_for_as_long_as_there_is_patience() {
     let server = Server::new(&MODEL);
-    let (hub, _cache) = hub(&server);
-    server.repository.lock().unwrap().statuses = vec![("/api/", 429, true)];
-    server.repository.lock().unwrap().header = Some("Retry-After: 7");
+    let (mut hub, _cache) = hub(&server);
+    hub.patience = Duration::from_secs(5);
+    server.fail("/api/", Fault::Status(429, "Retry-After: 7"), usize::MAX);
     let error = hub.fetch("owner/name").unwrap_err();
     assert!(matches!(error, Error::RateLimited { .. }), "{error:?}");
     assert!(error.to_string().contains("again in 7 s"), "{error}");
 
-    server.repository.lock().unwrap().statuses.clear();
+    server.behave();
+    server.fail("/api/", Fault::Status(429, "Retry-After: 1"), 1);
+    server.fail("/storage/", Fault::Status(503, "Retry-After: 0"), 2);
+    let begin = Instant::now();
     let path = hub.fetch("owner/name").unwrap();
-    server.repository.lock().unwrap().statuses = vec![("/api/", 429, true)];
-    assert_eq!(hub.fetch("owner/name").unwrap(), path);
+    assert!(begin.elapsed() >= Duration::from_secs(1));
+    assert_eq!(server.planned(), 0);
+    assert_eq!(names(&path), FETCHED);
 }
 
 #[test]
@@ -321,9 +439,7 @@ fn names_that_leave_the_cache_are_refused() {
         "..\\config.json",
     ] {
         let server = Server::new(&MODEL);
-        for files in server.repository.lock().unwrap().commits.values_mut() {
-            files.insert(name.to_owned(), b"evil".to_vec());
-        }
+        server.set(MAIN, name, b"evil");
         let (hub, cache) = hub(&server);
         let error = hub.fetch("owner/name").unwrap_err();
         let Error::UnsafeName { name: found, .. } = &error else {
@@ -355,60 +471,55 @@ fn an_unreachable_hub_leaves_the_cache() {
 
     // The same goes for a hub that is in trouble itself.
     hub.endpoint = server.endpoint.clone();
-    server.repository.lock().unwrap().statuses = vec![("/api/", 503, true)];
+    server.fail("/api/", Fault::Status(503, ""), usize::MAX);
     assert_eq!(hub.fetch("owner/name").unwrap(), path);
+
+    // Without a listing, as older tools leave it, what is there is taken; else the hub completes it.
+    fs::remove_dir_all(path.parent().unwrap().parent().unwrap().join("trees")).unwrap();
+    fs::remove_file(path.join("vocab.txt")).unwrap();
+    assert_eq!(hub.fetch("owner/name").unwrap(), path);
+    assert!(!path.join("vocab.txt").exists());
+    server.behave();
+    assert_eq!(hub.fetch("owner/name").unwrap(), path);
+    assert!(path.join("vocab.txt").exists());
 }
 
 #[test]
-fn a_body_that_is_cut_leaves_no_file() {
-    for name in ["config.json", "model.safetensors"] {
-        let server = Server::new(&MODEL);
-        server.repository.lock().unwrap().cut = Some(name);
-        let (mut hub, cache) = hub(&server);
-        let error = hub.fetch("owner/name").unwrap_err();
-        assert!(matches!(error, Error::Network { .. }), "{error:?}");
-        let repository = cache.path().join("models--owner--name");
-        let snapshot = repository.join("snapshots").join(MAIN);
-        assert!(!names(&snapshot).contains(&name.to_owned()));
-        let (_, content) = MODEL.iter().find(|(key, _)| *key == name).unwrap();
-        let half = &content[..content.len() / 2];
-        for (blob, content) in files(&repository.join("blobs")) {
-            assert!(content != half || blob.ends_with(".incomplete"), "{blob}");
-        }
-        assert!(!repository.join("refs").exists());
-
-        // Neither is it taken for the model later, and a second attempt completes it.
-        hub.offline = true;
-        let error = hub.fetch("owner/name").unwrap_err();
-        assert!(matches!(error, Error::NotCached { .. }), "{error}");
-        hub.offline = false;
-        server.repository.lock().unwrap().cut = None;
-        let path = hub.fetch("owner/name").unwrap();
-        assert_eq!(names(&path), FETCHED);
-        assert_eq!(files(&path)[name], *content);
-    }
-}
-
-#[test]
-fn the_text_of_a_failure_is_not_taken_for_a_file() {
-    let server = Server::new(&MODEL);
-    // The file's headers are fine, and its content is refused.
-    server.repository.lock().unwrap().statuses = vec![("/storage/", 403, false)];
-    let (hub, cache) = hub(&server);
+fn what_came_before_a_failure_is_gone_on_with() {
+    let weights = server::noise(100_000, 1);
+    let server = Server::new(&[
+        ("config.json", &b"{}"[..]),
+        ("model.safetensors", &weights[..]),
+    ]);
+    server.fail("/storage/", Fault::Cut(60_000), 1);
+    server.fail("/storage/", Fault::Status(500, ""), usize::MAX);
+    let (mut hub, cache) = hub(&server);
     let error = hub.fetch("owner/name").unwrap_err();
-    let Error::WrongSize { file, actual, .. } = &error else {
-        panic!("{error:?}");
-    };
-    assert_eq!((file.as_str(), *actual), ("model.safetensors", 20));
-    let left = files(cache.path());
+    assert!(matches!(error, Error::Network { .. }), "{error:?}");
+    let repository = cache.path().join("models--owner--name");
     assert!(
-        !left.values().any(|content| content.contains("refused")),
-        "{left:?}"
+        !repository
+            .join("snapshots")
+            .join(MAIN)
+            .join("model.safetensors")
+            .exists()
     );
+    assert!(!repository.join("refs").exists());
 
-    server.repository.lock().unwrap().statuses.clear();
+    // Neither is it taken for the model later, and a second attempt completes it.
+    hub.offline = true;
+    let error = hub.fetch("owner/name").unwrap_err();
+    assert!(matches!(error, Error::NotCached { .. }), "{error}");
+    hub.offline = false;
+    server.behave();
+    server.requests();
     let path = hub.fetch("owner/name").unwrap();
-    assert_eq!(files(&path)["model.safetensors"], "the weights");
+    assert!(fs::read(path.join("model.safetensors")).unwrap() == weights);
+    let requests = server.requests();
+    assert!(
+        requests.iter().any(|r| r.ends_with(" bytes=60000-")),
+        "{requests:?}"
+    );
 }
 
 #[test]
