@@ -106,7 +106,11 @@ fn speech() {
             );
             assert_eq!(expected["text"], found.text, "{name}");
             let start = expected["start"].as_f64().unwrap();
-            assert!((found.start - start).abs() < 1e-6, "{name}: {}", found.start);
+            assert!(
+                (found.start - start).abs() < 1e-6,
+                "{name}: {}",
+                found.start
+            );
             // No segment ends after the recording.
             let end = expected["end"].as_f64().unwrap();
             assert!(found.end < end + 1e-6, "{name}: {}", found.end);
