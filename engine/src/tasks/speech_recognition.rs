@@ -225,7 +225,7 @@ impl SpeechRecognition {
         if settings.is_none() {
             generation.complete(&tokenizer);
             if detected.is_ok_and(|found| found.dialect == whisper::OPENAI) {
-                generation.complete_as_openai(&tokenizer)?;
+                generation.complete_as_openai(&tokenizer, config.max_source_positions)?;
             }
         }
         let audio = |source| Error::Audio {
