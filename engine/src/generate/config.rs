@@ -105,7 +105,8 @@ impl GenerationConfig {
         }
     }
 
-    /// Fills in what OpenAI's package does with its own checkpoints, which say nothing of it.
+    /// Fills in what OpenAI's package does with its own checkpoints, which say nothing of it. The encoder of a
+    /// window has `window_positions`.
     ///
     /// Reference: the defaults of `DecodingOptions` of openai-whisper 20250625.
     ///
@@ -114,6 +115,7 @@ impl GenerationConfig {
     pub(crate) fn complete_as_openai(
         &mut self,
         tokenizer: &TextTokenizer,
+        window_positions: usize,
     ) -> Result<(), TextError> {
         let mut suppressed = non_speech(tokenizer)?;
         let marks = [
@@ -130,7 +132,10 @@ impl GenerationConfig {
         let blank = tokenizer.pieces(" ")?.into_iter().chain(self.eos_token_id);
         let blank = blank.map(i64::from).collect();
         self.begin_suppress_tokens.get_or_insert(blank);
-        self.max_initial_timestamp_index.get_or_insert(50);
+        // A second; the package takes every window for 30 seconds.
+        let second = (window_positions as f64 / 30.0).round_ties_even();
+        self.max_initial_timestamp_index
+            .get_or_insert(second as u32);
         Ok(())
     }
 }

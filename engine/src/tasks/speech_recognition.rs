@@ -277,7 +277,7 @@ impl SpeechRecognition {
             generation.complete(&tokenizer);
             let detected = detect(&checkpoint, &json);
             if detected.is_ok_and(|found| found.dialect == whisper::OPENAI) {
-                generation.complete_as_openai(&tokenizer)?;
+                generation.complete_as_openai(&tokenizer, config.max_source_positions)?;
             }
         }
         let audio = |source| Error::Audio {
