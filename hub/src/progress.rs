@@ -93,7 +93,9 @@ pub enum Wait {
 
 /// Hears the [`Event`]s of a fetch, from several threads.
 #[derive(Clone, Default)]
-pub struct Progress(Option<Arc<dyn Fn(Event<'_>) + Send + Sync>>);
+pub struct Progress(Option<Arc<Hear>>);
+
+type Hear = dyn Fn(Event<'_>) + Send + Sync;
 
 impl Progress {
     /// Calls `hear` for each event. It is called often, and what it does is time that the fetch waits.

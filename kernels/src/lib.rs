@@ -9,6 +9,14 @@
 
 // The crate's purpose; every block says why it is sound.
 #![allow(unsafe_code)]
+// A kernel walks several slices by one counter, and the constants are those of its polynomials.
+#![allow(
+    clippy::approx_constant,
+    clippy::excessive_precision,
+    clippy::needless_range_loop,
+    clippy::too_many_arguments,
+    clippy::type_complexity
+)]
 
 pub mod activation;
 pub mod attention;

@@ -90,7 +90,9 @@ pub struct TorchHub {
 
 /// Asks a person whether `owner/repo` is to be trusted. The default says no.
 #[derive(Clone, Default)]
-pub struct Question(Option<Arc<dyn Fn(&str) -> bool + Send + Sync>>);
+pub struct Question(Option<Arc<Ask>>);
+
+type Ask = dyn Fn(&str) -> bool + Send + Sync;
 
 impl Question {
     /// Calls `ask` with `owner/repo`; it says whether the repository is trusted.

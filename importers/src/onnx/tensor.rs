@@ -168,11 +168,7 @@ impl<'a> Tensor<'a> {
                     let reason = "it is cut into segments, which are not supported".to_owned();
                     return Err(Failure::Tensor(reason));
                 }
-                (number @ (4 | 5 | 7 | 10 | 11), Wire::Bytes(packed)) => {
-                    if !packed.bytes.is_empty() {
-                        typed = Some(number);
-                    }
-                }
+                (4 | 5 | 7 | 10 | 11, Wire::Bytes(packed)) if packed.bytes.is_empty() => {}
                 (number @ (4 | 5 | 7 | 10 | 11), _) => typed = Some(number),
                 (8, Wire::Bytes(text)) => name = text.text()?,
                 (9, Wire::Bytes(bytes)) => raw = Some(bytes),
