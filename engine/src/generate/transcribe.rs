@@ -148,6 +148,9 @@ impl State {
     }
 }
 
+/// A recording's index, and the tokens that its window begins with.
+type Row = (usize, Vec<u32>);
+
 /// A window's answer.
 struct Answer {
     tokens: Vec<u32>,
@@ -203,7 +206,7 @@ impl Transcriber<'_> {
             ));
         }
         loop {
-            let mut together: BTreeMap<(usize, usize), Vec<(usize, Vec<u32>)>> = BTreeMap::new();
+            let mut together: BTreeMap<(usize, usize), Vec<Row>> = BTreeMap::new();
             for (index, (state, recording)) in states.iter_mut().zip(recordings).enumerate() {
                 if state.seek >= recording.features.frames.min(recording.content) {
                     continue;
