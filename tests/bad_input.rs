@@ -166,7 +166,10 @@ fn directories_and_files_that_are_not_there_are_named() {
         ("no-such-directory", "no such directory"),
         ("", "no such directory"),
         (env!("CARGO_MANIFEST_PATH"), "not a valid"),
-        (concat!(env!("CARGO_MANIFEST_DIR"), "/src"), "config.json"),
+        (
+            concat!(env!("CARGO_MANIFEST_DIR"), "/src"),
+            "no weights in this directory",
+        ),
     ] {
         let error = TextClassification::open(model, &device())
             .unwrap_err()
