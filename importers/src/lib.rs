@@ -3,7 +3,7 @@
 //! A [`Checkpoint`] lists what a weight file holds without reading the data. A [`KeyMap`] says how the
 //! names of a checkpoint and of a module correspond. [`load`] lays module, map and checkpoint over each
 //! other, and either fills every parameter or gives one [`KeyReport`] that names everything that does
-//! not fit. [`write`] writes a checkpoint in any of the [`WriteFormat`]s, one tensor at a time.
+//! not fit. [`write`](fn@write) writes a checkpoint in any of the [`WriteFormat`]s, one tensor at a time.
 //!
 //! This crate knows no architecture and opens no socket.
 
