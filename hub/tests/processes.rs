@@ -111,10 +111,13 @@ fn a_cache_heals_from_processes_that_were_killed() {
     let kills: u32 = std::env::var("SALAMANDER_KILLS").map_or(100, |value| value.parse().unwrap());
     let files = shards();
     let server = serve(&files);
+    // The server's pace, not the machine's, says how long a fetch takes.
+    let pause = Fault::Slow(20_000, Duration::from_millis(10));
+    server.fail("/storage/", pause, usize::MAX);
     let cache = tempfile::tempdir().unwrap();
     let begin = Instant::now();
     finish(start(&server.endpoint, cache.path(), &[]));
-    // How long a whole fetch takes, so that the moments fall into all of it.
+    // So the moments fall into all of it.
     let whole = begin.elapsed();
     let moments = noise(2 * kills as usize, 99);
     let mut killed = 0;
@@ -123,7 +126,8 @@ fn a_cache_heals_from_processes_that_were_killed() {
         let mut child = start(&server.endpoint, cache.path(), &[]);
         std::thread::sleep(whole.mul_f64(moment));
         child.kill().unwrap();
-        killed += u32::from(!child.wait().unwrap().success());
+        let finished = child.wait().unwrap().success();
+        killed += u32::from(!finished);
         // What is there under its final name is whole.
         let blobs = cache.path().join("models--owner--name/blobs");
         for entry in fs::read_dir(&blobs).into_iter().flatten().flatten() {
@@ -133,7 +137,8 @@ fn a_cache_heals_from_processes_that_were_killed() {
                 assert!(name == server::sha256(&content) || name == server::git(&content));
             }
         }
-        if moment < 0.3 {
+        // What a killed one left is the next one's start; from a whole cache none would fetch.
+        if finished || moment < 0.3 {
             fs::remove_dir_all(cache.path().join("models--owner--name")).unwrap_or_default();
         }
     }
