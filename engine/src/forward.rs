@@ -41,8 +41,9 @@ impl Network {
             class => (None, class),
         };
         let source = Source::open(model.as_ref(), preset, class.is_some())?;
-        let (class, model) = open_class(&source.config, class, &source.checkpoint, device.burn())
-            .map_err(Error::load(source.directory.path()))?;
+        let (class, model) = device.load(source.directory.path(), || {
+            open_class(&source.config, class, &source.checkpoint, device.burn())
+        })?;
         Ok(Self {
             model,
             class,
@@ -63,9 +64,13 @@ impl Network {
     /// Runs the network.
     ///
     /// # Errors
-    /// An input is missing, unknown or does not fit.
+    /// An input is missing, unknown or does not fit, or the device fails.
     pub fn forward(&self, inputs: Inputs) -> Result<BTreeMap<String, TensorData>, Error> {
-        Ok(self.model.forward(inputs)?.into_data())
+        self.device.attempt(|| {
+            let outputs = self.model.forward(inputs)?;
+            let read = outputs.try_into_data();
+            Ok(read.map_err(|error| self.device.failure(&error.to_string()))?)
+        })
     }
 
     /// Runs the network on the tensors of one file and writes its outputs to another, under a temporary
