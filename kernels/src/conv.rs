@@ -11,7 +11,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::activation::{Activate, Activation};
-use crate::gemm::{Packed, Shared, Tile, View};
+use crate::aligned::Aligned;
+use crate::gemm::{Ahead, Packed, Shared, Tile, View};
 use crate::simd::{Isa, Kernel, Vector};
 
 /// The settings of a convolution.
@@ -54,6 +55,15 @@ impl Shape {
         Some(output)
     }
 
+    /// The same with a picture's rows as one, where each output pixel comes from the input pixel in its place.
+    fn flat(&self) -> Option<Self> {
+        let alike = self.kernel == [1; 2] && self.stride == [1; 2] && self.padding == [0; 2];
+        alike.then(|| Self {
+            input: [1, self.input[0] * self.input[1]],
+            ..*self
+        })
+    }
+
     /// The length of a patch.
     fn patch(&self) -> usize {
         self.channels[0] / self.groups * self.kernel[0] * self.kernel[1]
@@ -83,7 +93,7 @@ enum Layout {
     /// For each group panels of outputs.
     Panels(Vec<Packed>),
     /// For each group, for each tile of outputs, the outputs' weights side by side.
-    Tiles(Vec<f32>),
+    Tiles(Aligned),
 }
 
 impl Weights {
@@ -107,7 +117,7 @@ impl Weights {
             };
             Layout::Panels(groups.map(pack).collect())
         } else {
-            let mut tiles = vec![0.0; weights.len()];
+            let mut tiles = Aligned::zeros(weights.len());
             for (group, from) in groups.enumerate() {
                 for tile in Tiles::new(outputs, isa.rows()).iter() {
                     let start = (group * outputs + tile.start) * patch;
@@ -189,6 +199,9 @@ pub fn convolve(
     if out.is_empty() {
         return;
     }
+    let flat = shape.flat();
+    let shape = flat.as_ref().unwrap_or(shape);
+    let [rows, columns] = shape.output().unwrap_or_default();
     let work = Work {
         shape,
         input,
@@ -197,11 +210,11 @@ pub fn convolve(
         residual,
         activation,
         out: Shared(out.as_mut_ptr()),
-        pixels: height * width,
-        columns: width,
+        pixels: rows * columns,
+        columns,
         patch: shape.patch(),
         outputs: outputs / shape.groups,
-        taps: Taps::new(shape, width),
+        taps: Taps::new(shape, columns),
     };
     match &weights.layout {
         Layout::Tiles(tiles) => work.along_pixels(tiles),
@@ -263,7 +276,7 @@ struct Work<'a> {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: RefCell<Aligned> = RefCell::default();
 }
 
 impl Work<'_> {
@@ -276,7 +289,7 @@ impl Work<'_> {
             let (picture, panel) = (index / panels, index % panels);
             let first = panel * width;
             SCRATCH.with_borrow_mut(|scratch| {
-                scratch.resize(scratch.len().max(self.patch * width), 0.0);
+                scratch.reserve(self.patch * width);
                 // SAFETY: `isa` is present; `convolve` has checked all lengths; no two tasks share a pixel
                 // of a group of a picture.
                 unsafe {
@@ -300,7 +313,7 @@ impl Work<'_> {
         let groups = self.shape.groups;
         let size = self.pixels * self.patch;
         let mut patches = SCRATCH.take();
-        patches.resize(patches.len().max(self.shape.batch * groups * size), 0.0);
+        patches.reserve(self.shape.batch * groups * size);
         let shared = Shared(patches.as_mut_ptr());
         let gather = |index: usize| {
             let (picture, tile) = (index / tiles.parts, index % tiles.parts);
@@ -403,12 +416,25 @@ impl Kernel for Gather<'_> {
                     } else {
                         from
                     };
+                    let last_row = place + shape.kernel[1] == places;
                     for channel in 0..inputs {
                         let to = self.to.add((channel * places + place) * self.stride + at);
                         fill::<V>(to, begin - x);
+                        if last_row {
+                            // What the next pixels need of this channel.
+                            let next =
+                                source.wrapping_add(channel * plane + count * shape.stride[1]);
+                            V::prefetch(next.cast());
+                            V::prefetch(next.wrapping_add(V::LANES).cast());
+                        }
                         let source = source.wrapping_add(channel * plane);
                         let to_inside = to.add(begin - x);
                         let length = end - begin;
+                        if shape.stride[1] == 1 && length == 2 * V::LANES {
+                            V::load(source).store(to_inside);
+                            V::load(source.add(V::LANES)).store(to_inside.add(V::LANES));
+                            continue;
+                        }
                         let mut done = 0;
                         while done < length {
                             let some = (length - done).min(V::LANES);
@@ -481,18 +507,21 @@ impl Kernel for Pixels<'_> {
                 let at = (self.batch * work.shape.channels[1] + output) * work.pixels;
                 let at = at + self.pixels.start;
                 let out = work.out.get().add(at);
+                let a = self.weights.as_ptr().add(output * work.patch);
                 Tile {
-                    a: self.weights.as_ptr().add(output * work.patch),
+                    a,
                     a_stride: 1,
                     a_step: tile.len(),
                     b: self.patches,
                     b_stride: width,
                     k: work.patch,
+                    ahead: Ahead::further(a, tile.len() * size_of::<f32>()),
                     columns,
                     bias: work
                         .bias
                         .map_or(std::ptr::null(), |bias| bias.as_ptr().add(output)),
                     row_bias: true,
+                    relu: work.activation == Activation::Relu,
                     residual: match work.residual {
                         Some(residual) => residual.as_ptr().add(at),
                         None => std::ptr::null(),
@@ -501,7 +530,7 @@ impl Kernel for Pixels<'_> {
                     out_stride: work.pixels,
                 }
                 .run_rows::<V>(tile.len());
-                if work.activation != Activation::None {
+                if !matches!(work.activation, Activation::None | Activation::Relu) {
                     for row in 0..tile.len() {
                         let out = out.add(row * work.pixels);
                         Activate {
@@ -536,9 +565,9 @@ impl Kernel for Outputs<'_> {
     unsafe fn run<V: Vector>(self) {
         // SAFETY: as `along_outputs` says.
         unsafe {
-            for tile in self.tiles.iter() {
+            for (index, tile) in self.tiles.iter().enumerate() {
                 for panel in self.panels.clone() {
-                    self.tile::<V>(panel, tile.clone());
+                    self.tile::<V>(panel, index, tile.clone());
                 }
             }
         }
@@ -547,7 +576,7 @@ impl Kernel for Outputs<'_> {
 
 impl Outputs<'_> {
     #[inline(always)]
-    unsafe fn tile<V: Vector>(&self, panel: usize, pixels: Range<usize>) {
+    unsafe fn tile<V: Vector>(&self, panel: usize, index: usize, pixels: Range<usize>) {
         let work = self.work;
         let width = 2 * V::LANES;
         let first = panel * width;
@@ -564,9 +593,17 @@ impl Outputs<'_> {
                 b: self.weights.panel(panel),
                 b_stride: width,
                 k: work.patch,
+                ahead: self.weights.ahead(
+                    panel,
+                    self.panels.len(),
+                    0..work.patch,
+                    index,
+                    self.tiles.parts,
+                ),
                 columns: width,
                 bias: std::ptr::null(),
                 row_bias: false,
+                relu: false,
                 residual: std::ptr::null(),
                 out: sums.as_mut_ptr(),
                 out_stride: width,

@@ -10,13 +10,14 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::activation::{Activate, Activation};
+use crate::aligned::Aligned;
 use crate::attention::dot;
 use crate::simd::{Isa, Kernel, Vector};
 
 /// A matrix `[k, n]`, packed in panels.
 #[derive(Debug)]
 pub struct Packed {
-    data: Vec<f32>,
+    data: Aligned,
     k: usize,
     n: usize,
     isa: Isa,
@@ -53,7 +54,7 @@ impl Packed {
         matrix.check();
         let [k, n] = matrix.shape;
         let width = 2 * isa.lanes();
-        let mut data = vec![0.0; k * n.next_multiple_of(width)];
+        let mut data = Aligned::zeros(k * n.next_multiple_of(width));
         if k > 0 {
             let panels = data.par_chunks_mut(k * width).enumerate();
             panels.for_each(|(panel, packed)| pack_panel(matrix, panel * width, width, packed));
@@ -69,6 +70,29 @@ impl Packed {
     /// Where a panel begins.
     pub(crate) fn panel(&self, index: usize) -> *const f32 {
         self.data[index * 2 * self.isa.lanes() * self.k..].as_ptr()
+    }
+
+    /// What to prefetch with tile `index` of `tiles` at a panel, where `together` panels are used at once:
+    /// the first tile its own panel's rest, and the others in parts that of the next turn.
+    pub(crate) fn ahead(
+        &self,
+        panel: usize,
+        together: usize,
+        depth: Range<usize>,
+        index: usize,
+        tiles: usize,
+    ) -> Ahead {
+        let width = 2 * self.isa.lanes();
+        let next = panel + together;
+        let at = |panel: usize| self.panel(panel).wrapping_add(depth.start * width);
+        if index == 0 {
+            Ahead::further(at(panel), width * size_of::<f32>())
+        } else if next * width < self.n {
+            let bytes = depth.len() * width * size_of::<f32>();
+            Ahead::new(at(next), bytes, index - 1, tiles - 1, depth.len())
+        } else {
+            Ahead::none(at(panel))
+        }
     }
 
     /// What it takes in memory.
@@ -358,7 +382,7 @@ impl Kernel for Block<'_> {
         let count = self.rows.len();
         let tiles = count.div_ceil(tile);
         let depths = k.div_ceil(DEPTH).max(1);
-        let mut copy = MaybeUninit::<[f32; MOST_ROWS * (DEPTH + MOST_LANES)]>::uninit();
+        let mut copy = MaybeUninit::<[f32; MOST_ROWS * COPY_STRIDE]>::uninit();
         let copy = copy.as_mut_ptr().cast::<f32>();
         // SAFETY: rows and panels are those of the matrices, whose lengths `multiply` has checked; a part
         // of the depth is at most `DEPTH`, and of `copy` only what was written is read.
@@ -373,18 +397,15 @@ impl Kernel for Block<'_> {
                     for index in 0..tiles {
                         let first = self.rows.start + index * count / tiles;
                         let rows = self.rows.start + (index + 1) * count / tiles - first;
-                        // Rows whose distance is a multiple of some KiB would evict each other.
-                        let stride = to - from + MOST_LANES;
                         for row in 0..rows {
                             let source = self.a.add((first + row) * k + from);
-                            std::ptr::copy_nonoverlapping(
-                                source,
-                                copy.add(row * stride),
-                                to - from,
-                            );
+                            let to_row = copy.add(row * COPY_STRIDE);
+                            std::ptr::copy_nonoverlapping(source, to_row, to - from);
                         }
                         for panel in some.clone() {
-                            self.tile::<V>(panel, first..first + rows, from..to, copy, stride);
+                            let ahead = self.b.ahead(panel, some.len(), from..to, index, tiles);
+                            let rows = first..first + rows;
+                            self.tile::<V>(panel, rows, from..to, copy, ahead);
                         }
                     }
                 }
@@ -402,7 +423,7 @@ impl Block<'_> {
         rows: Range<usize>,
         depth: Range<usize>,
         a: *const f32,
-        a_stride: usize,
+        ahead: Ahead,
     ) {
         let (k, n) = (self.b.k, self.b.n);
         let width = 2 * V::LANES;
@@ -425,14 +446,16 @@ impl Block<'_> {
             }
             Tile {
                 a,
-                a_stride,
+                a_stride: COPY_STRIDE,
                 a_step: 1,
                 b: self.b.data.as_ptr().add(column * k + depth.start * width),
                 b_stride: width,
                 k: depth.len(),
+                ahead,
                 columns,
                 bias,
                 row_bias: false,
+                relu: false,
                 residual,
                 out,
                 out_stride: n,
@@ -455,8 +478,53 @@ impl Block<'_> {
 
 /// How deep a tile goes before the next one's turn: its rows of `A` stay in the nearest cache.
 const DEPTH: usize = 768;
+/// From a row of a copy to the next. A constant, or the rows' places would not all stay in registers; and not
+/// a multiple of some KiB, or the rows would evict each other.
+const COPY_STRIDE: usize = DEPTH + MOST_LANES;
 /// How many floats of panels are used again and again: they stay in the second cache.
 const CACHE: usize = 1 << 18;
+
+/// What to prefetch while a tile is computed: weights come from memory, which takes longer than computing
+/// with them when rows are few, and the processor's own prefetching stops at every page.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    from: *const u8,
+    /// Bytes, at every step of the depth.
+    step: usize,
+}
+
+impl Ahead {
+    /// The part `index` of `parts` of `bytes` bytes from `from`, over a depth of `k`.
+    pub(crate) fn new(
+        from: *const f32,
+        bytes: usize,
+        index: usize,
+        parts: usize,
+        k: usize,
+    ) -> Self {
+        let start = index * bytes / parts;
+        Self {
+            from: from.cast::<u8>().wrapping_add(start),
+            step: (bytes / parts).div_ceil(k.max(1)),
+        }
+    }
+
+    /// What `from` goes on with some pages later, as quickly as it is read.
+    pub(crate) fn further(from: *const f32, step: usize) -> Self {
+        Self {
+            from: from.cast::<u8>().wrapping_add(1 << 12),
+            step,
+        }
+    }
+
+    /// Nothing but what is there.
+    pub(crate) fn none(near: *const f32) -> Self {
+        Self {
+            from: near.cast(),
+            step: 0,
+        }
+    }
+}
 
 /// A few rows by two vectors of a product.
 #[derive(Clone, Copy)]
@@ -469,11 +537,15 @@ pub(crate) struct Tile {
     pub(crate) b: *const f32,
     pub(crate) b_stride: usize,
     pub(crate) k: usize,
+    /// What later tiles need, and how many bytes of it are prefetched at each step.
+    pub(crate) ahead: Ahead,
     /// How many of the columns are written.
     pub(crate) columns: usize,
     /// Null where there is none; one for each column, or each row where `row_bias`.
     pub(crate) bias: *const f32,
     pub(crate) row_bias: bool,
+    /// Whether what is below zero becomes zero.
+    pub(crate) relu: bool,
     /// Null where there is none; laid out as `out`.
     pub(crate) residual: *const f32,
     pub(crate) out: *mut f32,
@@ -527,7 +599,10 @@ impl Tile {
             let mut lefts = [V::splat(0.0); ROWS];
             let mut rights = [V::splat(0.0); ROWS];
             let (mut a, mut b) = (self.a, self.b);
+            let mut ahead = self.ahead.from;
             for _ in 0..self.k {
+                V::prefetch(ahead);
+                ahead = ahead.wrapping_add(self.ahead.step);
                 let left = V::load(b);
                 let right = if WIDE { V::load(b.add(V::LANES)) } else { left };
                 for row in 0..ROWS {
@@ -541,8 +616,14 @@ impl Tile {
                 b = b.add(self.b_stride);
             }
             let width = if WIDE { 2 * V::LANES } else { V::LANES };
-            if self.columns == width && !self.row_bias {
-                if !self.bias.is_null() {
+            if self.columns == width {
+                if self.row_bias && !self.bias.is_null() {
+                    for row in 0..ROWS {
+                        let bias = V::splat(*self.bias.add(row));
+                        lefts[row] = lefts[row].add(bias);
+                        rights[row] = rights[row].add(bias);
+                    }
+                } else if !self.bias.is_null() {
                     let left = V::load(self.bias);
                     let right = if WIDE {
                         V::load(self.bias.add(V::LANES))
@@ -561,6 +642,13 @@ impl Tile {
                         if WIDE {
                             rights[row] = rights[row].add(V::load(from.add(V::LANES)));
                         }
+                    }
+                }
+                if self.relu {
+                    // In this order a NaN stays one.
+                    for row in 0..ROWS {
+                        lefts[row] = V::splat(0.0).max(lefts[row]);
+                        rights[row] = V::splat(0.0).max(rights[row]);
                     }
                 }
                 for row in 0..ROWS {
@@ -605,6 +693,9 @@ impl Tile {
                     }
                     if !self.residual.is_null() {
                         value = value.add(V::load_some(self.residual.add(place), count));
+                    }
+                    if self.relu {
+                        value = V::splat(0.0).max(value);
                     }
                     value.store_some(self.out.add(place), count);
                     at += V::LANES;

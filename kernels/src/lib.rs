@@ -19,6 +19,7 @@
 )]
 
 pub mod activation;
+mod aligned;
 pub mod attention;
 pub mod conv;
 #[cfg(feature = "flex")]
