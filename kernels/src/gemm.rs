@@ -142,24 +142,53 @@ pub fn multiply(a: &[f32], b: &Packed, epilogue: Epilogue<'_>, out: &mut [f32]) 
         out.len() == m * n && a.len() == m * k,
         "shapes of a product"
     );
-    assert!(epilogue.bias.is_none_or(|bias| bias.len() == n));
-    assert!(epilogue.residual.is_none_or(|rows| rows.len() == m * n));
+    let left = Matrix {
+        data: a.as_ptr(),
+        columns: k,
+    };
+    // SAFETY: the matrix has `m` rows of the depth of `b`.
+    unsafe { multiply_rows(left, b, 0, n, epilogue, out) };
+}
+
+/// The same for rows that need not lie in memory, into the columns from `first` of an output of `stride` columns.
+///
+/// # Panics
+/// Lengths and shapes do not fit.
+///
+/// # Safety
+/// `left` has as many rows as `out`, each as long as `b` is deep.
+pub(crate) unsafe fn multiply_rows<R: Rows>(
+    left: R,
+    b: &Packed,
+    first: usize,
+    stride: usize,
+    epilogue: Epilogue<'_>,
+    out: &mut [f32],
+) {
+    if out.is_empty() {
+        return;
+    }
+    assert!(first + b.n <= stride);
+    let m = out.len() / stride;
+    assert!(out.len() == m * stride);
+    assert!(epilogue.bias.is_none_or(|bias| bias.len() == stride));
+    assert!(epilogue.residual.is_none_or(|rows| rows.len() == out.len()));
     let isa = b.isa;
-    let width = 2 * isa.lanes();
-    let panels = n.div_ceil(width);
-    // Rows of a task: what stays in the second cache beside a panel.
-    let tasks = Tasks::new(m, panels, k, isa.rows());
+    let panels = b.n.div_ceil(2 * isa.lanes());
+    let tasks = Tasks::new(m, panels, b.k, isa);
     let out = Shared(out.as_mut_ptr());
     let work = |task: usize| {
         let (rows, panels) = tasks.get(task);
-        // SAFETY: `isa` packed `b`, so it is present. `a`, `b`, `bias` and `residual` have the lengths
-        // asserted above, and no two tasks share an element of `out`.
+        // SAFETY: `isa` packed `b`, so it is present. The rows are the caller's; `bias` and `residual` have
+        // the lengths asserted above, and no two tasks share an element of `out`.
         unsafe {
             isa.run(Block {
-                a: a.as_ptr(),
+                left,
                 b,
                 epilogue,
                 out: out.get(),
+                first,
+                stride,
                 rows,
                 panels,
             });
@@ -172,6 +201,38 @@ pub fn multiply(a: &[f32], b: &Packed, epilogue: Epilogue<'_>, out: &mut [f32]) 
             .into_par_iter()
             .with_max_len(1)
             .for_each(work);
+    }
+}
+
+/// The rows of the left matrix of a product.
+pub(crate) trait Rows: Copy + Send + Sync {
+    /// Copies a part of a row.
+    ///
+    /// # Safety
+    /// The row exists and has the part, for which there is room at `to`.
+    unsafe fn copy<V: Vector>(&self, row: usize, part: Range<usize>, to: *mut f32);
+}
+
+/// Rows one after the other.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix {
+    pub(crate) data: *const f32,
+    pub(crate) columns: usize,
+}
+
+// SAFETY: it is only read, while whoever made it holds the data.
+unsafe impl Send for Matrix {}
+// SAFETY: as above.
+unsafe impl Sync for Matrix {}
+
+impl Rows for Matrix {
+    #[inline(always)]
+    unsafe fn copy<V: Vector>(&self, row: usize, part: Range<usize>, to: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe {
+            let from = self.data.add(row * self.columns + part.start);
+            std::ptr::copy_nonoverlapping(from, to, part.len());
+        }
     }
 }
 
@@ -326,17 +387,22 @@ struct Tasks {
 }
 
 impl Tasks {
-    fn new(m: usize, panels: usize, k: usize, tile: usize) -> Self {
+    fn new(m: usize, panels: usize, k: usize, isa: Isa) -> Self {
         let threads = rayon::current_num_threads();
-        // A block of rows of `a` of at most 1 MiB.
-        let rows = ((1 << 18) / k.max(1)).clamp(4 * tile, 1024);
-        let row_blocks = m.div_ceil(rows);
+        let tile = isa.rows();
         let small = m * panels * k < 1 << 16;
         let wanted = if threads == 1 || small {
             1
         } else {
             4 * threads
         };
+        // A block of rows of at most 1 MiB.
+        let rows = ((1 << 18) / k.max(1)).clamp(4 * tile, 1024);
+        let mut row_blocks = m.div_ceil(rows);
+        if 2 * isa.lanes() * panels * k <= CACHE {
+            // All panels stay in the second cache, so that each row is copied only once.
+            row_blocks = row_blocks.max(wanted.min(m / (2 * tile))).max(1);
+        }
         let panel_blocks = wanted.div_ceil(row_blocks).min(panels);
         Self {
             m,
@@ -362,16 +428,19 @@ impl Tasks {
 }
 
 /// A block of a product.
-struct Block<'a> {
-    a: *const f32,
+struct Block<'a, R> {
+    left: R,
     b: &'a Packed,
     epilogue: Epilogue<'a>,
     out: *mut f32,
+    /// The column of the output where the product begins, and how many columns the output has.
+    first: usize,
+    stride: usize,
     rows: Range<usize>,
     panels: Range<usize>,
 }
 
-impl Kernel for Block<'_> {
+impl<R: Rows> Kernel for Block<'_, R> {
     type Output = ();
 
     #[inline(always)]
@@ -398,9 +467,8 @@ impl Kernel for Block<'_> {
                         let first = self.rows.start + index * count / tiles;
                         let rows = self.rows.start + (index + 1) * count / tiles - first;
                         for row in 0..rows {
-                            let source = self.a.add((first + row) * k + from);
-                            let to_row = copy.add(row * COPY_STRIDE);
-                            std::ptr::copy_nonoverlapping(source, to_row, to - from);
+                            self.left
+                                .copy::<V>(first + row, from..to, copy.add(row * COPY_STRIDE));
                         }
                         for panel in some.clone() {
                             let ahead = self.b.ahead(panel, some.len(), from..to, index, tiles);
@@ -414,7 +482,7 @@ impl Kernel for Block<'_> {
     }
 }
 
-impl Block<'_> {
+impl<R: Rows> Block<'_, R> {
     /// One tile of the block over a part of the depth.
     #[inline(always)]
     unsafe fn tile<V: Vector>(
@@ -429,7 +497,8 @@ impl Block<'_> {
         let width = 2 * V::LANES;
         let column = panel * width;
         let columns = width.min(n - column);
-        let at = rows.start * n + column;
+        let at = rows.start * self.stride + self.first + column;
+        let last = depth.end == k;
         // SAFETY: the caller's.
         unsafe {
             let out = self.out.add(at);
@@ -438,7 +507,7 @@ impl Block<'_> {
                 residual = out.cast_const();
             } else {
                 if let Some(all) = self.epilogue.bias {
-                    bias = all.as_ptr().add(column);
+                    bias = all.as_ptr().add(self.first + column);
                 }
                 if let Some(all) = self.epilogue.residual {
                     residual = all.as_ptr().add(at);
@@ -454,19 +523,23 @@ impl Block<'_> {
                 ahead,
                 columns,
                 bias,
-                row_bias: false,
-                relu: false,
+                relu: last && self.epilogue.activation == Activation::Relu,
                 residual,
                 out,
-                out_stride: n,
+                out_stride: self.stride,
             }
             .run_rows::<V>(rows.len());
-            if depth.end == k && self.epilogue.activation != Activation::None {
+            if last
+                && !matches!(
+                    self.epilogue.activation,
+                    Activation::None | Activation::Relu
+                )
+            {
                 for row in 0..rows.len() {
                     Activate {
                         activation: self.epilogue.activation,
-                        from: out.add(row * n),
-                        to: out.add(row * n),
+                        from: out.add(row * self.stride),
+                        to: out.add(row * self.stride),
                         count: columns,
                     }
                     .run::<V>();
@@ -541,9 +614,8 @@ pub(crate) struct Tile {
     pub(crate) ahead: Ahead,
     /// How many of the columns are written.
     pub(crate) columns: usize,
-    /// Null where there is none; one for each column, or each row where `row_bias`.
+    /// Null where there is none; one for each column.
     pub(crate) bias: *const f32,
-    pub(crate) row_bias: bool,
     /// Whether what is below zero becomes zero.
     pub(crate) relu: bool,
     /// Null where there is none; laid out as `out`.
@@ -617,13 +689,7 @@ impl Tile {
             }
             let width = if WIDE { 2 * V::LANES } else { V::LANES };
             if self.columns == width {
-                if self.row_bias && !self.bias.is_null() {
-                    for row in 0..ROWS {
-                        let bias = V::splat(*self.bias.add(row));
-                        lefts[row] = lefts[row].add(bias);
-                        rights[row] = rights[row].add(bias);
-                    }
-                } else if !self.bias.is_null() {
+                if !self.bias.is_null() {
                     let left = V::load(self.bias);
                     let right = if WIDE {
                         V::load(self.bias.add(V::LANES))
@@ -685,11 +751,7 @@ impl Tile {
                     let place = row * self.out_stride + at;
                     let mut value = V::load(sums.add(2 * V::LANES * row + at));
                     if !self.bias.is_null() {
-                        value = value.add(if self.row_bias {
-                            V::splat(*self.bias.add(row))
-                        } else {
-                            V::load_some(self.bias.add(at), count)
-                        });
+                        value = value.add(V::load_some(self.bias.add(at), count));
                     }
                     if !self.residual.is_null() {
                         value = value.add(V::load_some(self.residual.add(place), count));
