@@ -285,12 +285,17 @@ def peak_bytes() -> int | None:
 
 def quantize(path: Path) -> Path:
     """The exported network with ONNX Runtime's dynamic quantization."""
-    from onnxruntime.quantization import QuantType, quant_pre_process, quantize_dynamic
+    import onnxruntime
+    from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantized = path.with_suffix(".int8.onnx")
     if not quantized.exists():
         prepared = path.with_suffix(".prepared.onnx")
-        quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+        # Weights are to be constants, not transposed ones.
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(prepared)
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         quantize_dynamic(str(prepared), str(quantized), per_channel=True, weight_type=QuantType.QInt8)
     return quantized
 
