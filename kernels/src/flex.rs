@@ -10,8 +10,9 @@ use crate::activation::{self, Activation};
 use crate::attention::{self, Attention, Grid, Heads};
 use crate::conv::{self, Convolution, Weights};
 use crate::gemm::{self, Epilogue, Packed, View};
+use crate::narrow::{self, Narrow, Precision, Unit};
 use crate::norm;
-use crate::packs::Packs;
+use crate::packs::{self, Packs};
 use crate::pool;
 use crate::pooling;
 use crate::simd::Isa;
@@ -44,6 +45,16 @@ fn strides<const D: usize>(tensor: &FlexTensor) -> Option<[usize; D]> {
     let strides = tensor.layout().strides();
     let strides: Option<Vec<usize>> = strides.iter().map(|&s| usize::try_from(s).ok()).collect();
     strides?.try_into().ok()
+}
+
+/// Sets what products with a weight are computed in, by [`linear`], from now on.
+///
+/// It holds for all views of the tensor's memory, such as its transposed one, and as long as that memory.
+/// Convolutions stay in f32.
+pub fn set_precision<const D: usize>(weight: &Tensor<D>, precision: Precision) {
+    if let Some(weight) = floats(weight) {
+        packs::set_precision(&weight, precision);
+    }
 }
 
 /// Up to this many rows are multiplied by the weights as they lie, which memory's speed limits anyway.
@@ -83,21 +94,24 @@ pub fn linear<const D: usize>(
         activation,
     };
     let from = slice(&input)?;
-    if rows <= FEW && weight_strides == [1, k] {
-        let offset = weight.layout().start_offset();
-        let weight = &weight.storage::<f32>()[offset..];
-        gemm::multiply_few(isa, from, weight, [rows, k, n], epilogue, &mut out);
+    let view = View {
+        data: &weight.storage::<f32>()[weight.layout().start_offset()..],
+        shape: [k, n],
+        strides: weight_strides,
+    };
+    let precision = packs::precision(&weight);
+    if precision != Precision::F32 {
+        static PACKS: LazyLock<Packs<Option<Narrow>>> = LazyLock::new(Packs::default);
+        let unit = Unit::chosen(precision)?;
+        let packed = PACKS.get(&weight, precision as usize, || {
+            Narrow::new(precision, unit, view)
+        });
+        narrow::multiply(from, packed.as_ref().as_ref()?, epilogue, &mut out);
+    } else if rows <= FEW && weight_strides == [1, k] {
+        gemm::multiply_few(isa, from, view.data, [rows, k, n], epilogue, &mut out);
     } else {
         static PACKS: LazyLock<Packs<Packed>> = LazyLock::new(Packs::default);
-        let packed = PACKS.get(&weight, 0, || {
-            let offset = weight.layout().start_offset();
-            let view = View {
-                data: &weight.storage::<f32>()[offset..],
-                shape: [k, n],
-                strides: weight_strides,
-            };
-            Packed::new(isa, view)
-        });
+        let packed = PACKS.get(&weight, 0, || Packed::new(isa, view));
         gemm::multiply(from, &packed, epilogue, &mut out);
     }
     Some(tensor(out, shape))

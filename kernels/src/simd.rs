@@ -5,8 +5,14 @@
 
 use std::sync::OnceLock;
 
-/// The environment variable that forces a path: `burn`, `plain`, `avx2` or `avx512`.
+/// The environment variable that forces a path: `burn`, `plain`, `avx2`, `avx512` or, with tiles for what is
+/// narrower than f32, `amx`.
 pub const VARIABLE: &str = "SALAMANDER_KERNELS";
+
+/// Whether the environment lets the tile unit be used.
+pub(crate) fn tiles_allowed() -> bool {
+    std::env::var(VARIABLE).map_or(true, |name| name != "avx512")
+}
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -258,6 +264,9 @@ impl Vector for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) use x86::Avx512;
+
+#[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
@@ -381,7 +390,14 @@ mod x86 {
     }
 
     #[derive(Clone, Copy)]
-    pub(super) struct Avx512(__m512);
+    pub(crate) struct Avx512(__m512);
+
+    impl From<__m512> for Avx512 {
+        #[inline(always)]
+        fn from(vector: __m512) -> Self {
+            Self(vector)
+        }
+    }
 
     #[inline(always)]
     fn mask16(count: usize) -> __mmask16 {
