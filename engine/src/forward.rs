@@ -41,8 +41,9 @@ impl Network {
             class => (None, class),
         };
         let source = Source::open(model.as_ref(), preset, class.is_some())?;
+        let checkpoint = device.weights(source.checkpoint);
         let (class, model) = device.load(source.directory.path(), || {
-            open_class(&source.config, class, &source.checkpoint, device.burn())
+            open_class(&source.config, class, &checkpoint, device.burn())
         })?;
         Ok(Self {
             model,

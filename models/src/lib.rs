@@ -10,6 +10,7 @@ mod config;
 mod contained;
 mod detect;
 mod error;
+mod load;
 mod naming;
 pub mod patchtst;
 mod preset;

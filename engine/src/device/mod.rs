@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::Once;
 
 use burn::tensor::{Device as BurnDevice, Tensor};
+use salamander_importers::{Checkpoint, Dtype};
 
 pub use present::{BackendDevices, DeviceInfo};
 
@@ -24,6 +25,7 @@ pub struct Device {
     /// Which of the backend's devices; none is the CPU, or a device that the application brought.
     index: Option<usize>,
     burn: BurnDevice,
+    dtype: Dtype,
 }
 
 /// A device that cannot be had, or fails.
@@ -79,6 +81,16 @@ pub enum DeviceError {
         device: String,
         /// What the backend said.
         reason: String,
+    },
+    /// The device does not compute in that type.
+    #[error("device `{name}` does not compute in {dtype}; known are {known}")]
+    Dtype {
+        /// The device.
+        name: String,
+        /// What was asked for.
+        dtype: String,
+        /// The types there are.
+        known: &'static str,
     },
 }
 
@@ -183,6 +195,7 @@ impl Backend {
             backend: self,
             index: self.is_gpu().then(|| index.unwrap_or(0)),
             burn,
+            dtype: Dtype::F32,
         })
     }
 }
@@ -283,6 +296,7 @@ impl Device {
             backend: Backend::Flex,
             index: None,
             burn: BurnDevice::flex(),
+            dtype: Dtype::F32,
         }
     }
 
@@ -314,6 +328,7 @@ impl Device {
             backend: Backend::Wgpu,
             index: None,
             burn,
+            dtype: Dtype::F32,
         })
     }
 
@@ -338,12 +353,59 @@ impl Device {
 
     /// Its name, memory and types.
     pub fn info(&self) -> DeviceInfo {
-        present::describe(self.to_string(), &self.burn)
+        present::describe(self.backend.device_name(self.index), &self.burn)
+    }
+
+    /// The same device for opening models whose linear layers it computes in another type than f32: on `flex`
+    /// in [`Dtype::BF16`], whose weights take half the memory, or [`Dtype::I8`], whose take a quarter and whose
+    /// inputs are quantized row by row as they come.
+    ///
+    /// Everything else stays in f32. Both are for models that were trained in f32 or bf16, and cost a little of
+    /// their accuracy; how much less time they take depends on what the CPU has: AMX, AVX512-BF16 and
+    /// AVX512-VNNI are used, and without them only the memory is less.
+    ///
+    /// # Errors
+    /// The device does not compute in that type.
+    pub fn with_dtype(self, dtype: Dtype) -> Result<Self, DeviceError> {
+        let (narrow, known) = match self.backend {
+            Backend::Flex => (true, "f32, bf16, int8"),
+            _ => (false, "f32"),
+        };
+        match dtype {
+            Dtype::F32 => {}
+            Dtype::BF16 | Dtype::I8 if narrow => {}
+            other => {
+                return Err(DeviceError::Dtype {
+                    name: self.to_string(),
+                    dtype: compute_name(&other),
+                    known,
+                });
+            }
+        }
+        Ok(Self { dtype, ..self })
+    }
+
+    /// The type that it computes linear layers in.
+    pub fn dtype(&self) -> &Dtype {
+        &self.dtype
+    }
+
+    /// A checkpoint for models on this device.
+    pub(crate) fn weights(&self, checkpoint: Checkpoint) -> Checkpoint {
+        checkpoint.computed_in(self.dtype.clone())
     }
 
     /// Burn's handle, for code that works with tensors.
     pub fn burn(&self) -> &BurnDevice {
         &self.burn
+    }
+}
+
+/// What a type to compute in is called.
+fn compute_name(dtype: &Dtype) -> String {
+    match dtype {
+        Dtype::I8 => "int8".to_owned(),
+        other => other.to_string().to_lowercase(),
     }
 }
 
@@ -375,12 +437,18 @@ impl FromStr for Device {
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.backend.device_name(self.index))
+        let mut name = self.backend.device_name(self.index);
+        if self.dtype != Dtype::F32 {
+            name = format!("{name} in {}", compute_name(&self.dtype));
+        }
+        f.pad(&name)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use salamander_importers::Dtype;
+
     use super::{Device, DeviceError};
 
     #[test]
@@ -399,6 +467,15 @@ mod tests {
     fn an_unlinked_backend_names_its_feature() {
         let error = "rocm".parse::<Device>().unwrap_err().to_string();
         assert!(error.contains("--features rocm"), "{error}");
+    }
+
+    #[cfg(feature = "flex")]
+    #[test]
+    fn types_that_it_does_not_compute_in_are_refused() {
+        let device = Device::flex().with_dtype(Dtype::BF16).unwrap();
+        assert_eq!(device.to_string(), "flex in bf16");
+        let error = device.with_dtype(Dtype::F16).unwrap_err().to_string();
+        assert!(error.contains("f16") && error.contains("int8"), "{error}");
     }
 
     #[cfg(feature = "flex")]

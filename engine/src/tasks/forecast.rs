@@ -90,7 +90,7 @@ impl Forecast {
     /// The model cannot be found, read or honoured, or does not forecast.
     pub fn open(model: impl AsRef<Path>, device: &Device) -> Result<Self, Error> {
         let directory = ModelDir::find(model)?;
-        let checkpoint = directory.checkpoint()?;
+        let checkpoint = device.weights(directory.checkpoint()?);
         let config = directory.config_for(&checkpoint)?;
         let model = device.load(directory.path(), || {
             open(&config, Task::Forecast, &checkpoint, device.burn())
@@ -106,7 +106,7 @@ impl Forecast {
     pub fn open_as(model: impl AsRef<Path>, class: &str, device: &Device) -> Result<Self, Error> {
         let directory = ModelDir::find(model)?;
         let config = directory.config_or_empty()?;
-        let checkpoint = directory.checkpoint()?;
+        let checkpoint = device.weights(directory.checkpoint()?);
         let (_, model) = device.load(directory.path(), || {
             open_class(&config, Some(class), &checkpoint, device.burn())
         })?;

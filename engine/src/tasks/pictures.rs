@@ -96,8 +96,9 @@ impl ImageModel {
         })?;
         let processor =
             ImageProcessor::parse(&processor).map_err(Error::config(directory.path()))?;
+        let checkpoint = device.weights(source.checkpoint);
         let model = device.load(directory.path(), || {
-            open(&source.config, task, &source.checkpoint, device.burn())
+            open(&source.config, task, &checkpoint, device.burn())
         })?;
         let image_model = Self {
             model: model.into(),

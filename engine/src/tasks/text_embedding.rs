@@ -262,7 +262,7 @@ impl Modules {
                     pooled = true;
                 }
                 "Dense" if pooled => {
-                    let checkpoint = Checkpoint::open(&path)?;
+                    let checkpoint = device.weights(Checkpoint::open(&path)?);
                     let settings = settings()?;
                     let dense = device
                         .load(&path, || Dense::load(&settings, &checkpoint, device.burn()))?;
