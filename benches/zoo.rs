@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use clap::{Args, Parser, Subcommand};
-use salamander::importers::{Checkpoint, safetensors};
+use salamander::importers::{Checkpoint, Dtype, safetensors};
 use salamander::models::{Inputs, whisper};
 use salamander::tasks::TextEmbedding;
 use salamander::{Device, Network};
@@ -32,6 +32,9 @@ const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/sentiment");
 struct Arguments {
     #[command(subcommand)]
     work: Option<Work>,
+    /// What linear layers are computed in: f32, bf16 or int8
+    #[arg(long, global = true, default_value = "f32")]
+    dtype: String,
 }
 
 #[derive(Subcommand)]
@@ -100,8 +103,15 @@ type Outputs = BTreeMap<String, TensorData>;
 fn main() -> Result<(), Box<dyn Error>> {
     // What cargo adds to a benchmark's arguments.
     let arguments = std::env::args().filter(|argument| argument != "--bench");
-    let device = Device::from_env()?;
-    match Arguments::parse_from(arguments).work {
+    let arguments = Arguments::parse_from(arguments);
+    let dtype = match &arguments.dtype[..] {
+        "f32" => Dtype::F32,
+        "bf16" => Dtype::BF16,
+        "int8" => Dtype::I8,
+        other => return Err(format!("{other} is none of f32, bf16, int8").into()),
+    };
+    let device = Device::from_env()?.with_dtype(dtype)?;
+    match arguments.work {
         Some(Work::Load { model, text }) => load(&model, &text, &device),
         Some(Work::Forward { inputs, common }) => {
             let network = Network::open(&common.model, None, &device)?;
@@ -173,7 +183,11 @@ type Opened = (
 
 fn open_whisper(model: &Path, inputs: &Path, device: &Device) -> Result<Opened, Box<dyn Error>> {
     let config = serde_json::from_str(&fs::read_to_string(model.join("config.json"))?)?;
-    let (model, _) = whisper::open(&config, &Checkpoint::open(model)?, device.burn())?;
+    let (model, _) = whisper::open(
+        &config,
+        &Checkpoint::open(model)?.computed_in(device.dtype().clone()),
+        device.burn(),
+    )?;
     let mut inputs = tensors(inputs)?;
     let mut take = |name: &str| inputs.remove(name).ok_or(format!("no {name}"));
     let features = Tensor::from_data(take("input_features")?, device.burn());

@@ -9,11 +9,15 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
 use salamander::Device;
-use salamander::importers::Checkpoint;
+use salamander::importers::{Checkpoint, Dtype};
 use salamander::models::{Finding, Inputs, Model, Task, detect, open, open_class};
 use serde_json::Value;
 
 const TOLERANCE: f32 = 1e-4;
+
+/// Beside f32: how far a tensor may be from the reference in proportion to its size, both by the root of
+/// the sum of squares. These are random models of few and narrow layers, whose errors average out the least.
+const NARROW: [(Dtype, f32); 2] = [(Dtype::BF16, 0.015), (Dtype::I8, 0.04)];
 
 fn root(architecture: &str) -> PathBuf {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
@@ -49,6 +53,7 @@ impl Golden {
 
     fn with(case: &Path, config: &Value, device: &Device) -> Result<Self, String> {
         let checkpoint = Checkpoint::open(case).map_err(|error| error.to_string())?;
+        let checkpoint = checkpoint.computed_in(device.dtype().clone());
         let opened = open_class(config, None, &checkpoint, device.burn());
         let (_, model) = opened.map_err(|error| error.to_string())?;
         let tensors = Checkpoint::open(case.join("golden.safetensors")).unwrap();
@@ -68,6 +73,10 @@ impl Golden {
 
     /// What differs first: an intermediate, so that the name tells the layer, or an output.
     fn check(&self) -> Result<f32, String> {
+        self.compare(distance)
+    }
+
+    fn compare(&self, distance: Distance) -> Result<f32, String> {
         let mut worst: f32 = 0.0;
         let parts = self
             .model
@@ -97,6 +106,52 @@ impl Golden {
         }
         Ok(worst)
     }
+}
+
+type Distance = fn(&str, &TensorData, &TensorData) -> Result<f32, String>;
+
+/// How far a tensor is in proportion to its size.
+fn proportion(_: &str, found: &TensorData, expected: &TensorData) -> Result<f32, String> {
+    let (found, expected) = (
+        found.as_slice::<f32>().unwrap(),
+        expected.as_slice::<f32>().unwrap(),
+    );
+    let differences = found.iter().zip(expected).map(|(a, b)| (a - b) * (a - b));
+    let size: f32 = expected.iter().map(|value| value * value).sum();
+    Ok((differences.sum::<f32>() / size.max(1e-12)).sqrt())
+}
+
+/// Every architecture with linear layers narrower than f32.
+#[test]
+fn narrow_products_stay_close() {
+    let device = Device::from_env().unwrap();
+    let mut failures = Vec::new();
+    for (dtype, tolerance) in NARROW {
+        let Ok(device) = device.clone().with_dtype(dtype) else {
+            println!("{device} computes in f32 alone: skipped");
+            return;
+        };
+        for architecture in ["bert", "patchtst", "resnet", "vit", "whisper"] {
+            let mut worst = (0.0, String::new());
+            for case in cases(architecture) {
+                let case_name = format!("{}", case.display());
+                let golden = Golden::open(&case, &device).unwrap();
+                let found = golden.compare(proportion).unwrap();
+                // A comparison with NaN fails.
+                if !(found <= tolerance) {
+                    failures.push(format!("{case_name} on {device}: differs by {found}"));
+                }
+                if found > worst.0 {
+                    worst = (found, case_name);
+                }
+            }
+            println!(
+                "{architecture} on {device}: at most {} in {}",
+                worst.0, worst.1
+            );
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 fn distance(name: &str, found: &TensorData, expected: &TensorData) -> Result<f32, String> {

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use salamander::Device;
+use salamander::importers::Dtype;
 
 /// Runs models: text or sound in, answer out, on any machine.
 #[derive(Parser)]
@@ -56,14 +57,28 @@ struct DeviceArgument {
     /// flex, wgpu, cuda:0, …, or auto; by default what SALAMANDER_DEVICE says, else the best there is
     #[arg(long)]
     device: Option<String>,
+    /// What linear layers are computed in: f32, bf16 or int8, whose weights take a half and a quarter of the
+    /// memory
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = dtype)]
+    dtype: Dtype,
+}
+
+fn dtype(name: &str) -> Result<Dtype, String> {
+    match name {
+        "f32" => Ok(Dtype::F32),
+        "bf16" => Ok(Dtype::BF16),
+        "int8" => Ok(Dtype::I8),
+        _ => Err("known are f32, bf16, int8".to_owned()),
+    }
 }
 
 impl DeviceArgument {
     fn open(&self) -> Result<Device, salamander::Error> {
-        Ok(match &self.device {
+        let device: Device = match &self.device {
             Some(name) => name.parse()?,
             None => Device::from_env()?,
-        })
+        };
+        Ok(device.with_dtype(self.dtype.clone())?)
     }
 }
 

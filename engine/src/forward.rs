@@ -41,7 +41,8 @@ impl Network {
             class => (None, class),
         };
         let source = Source::open(model.as_ref(), preset, class.is_some())?;
-        let (class, model) = open_class(&source.config, class, &source.checkpoint, device.burn())
+        let checkpoint = device.weights(source.checkpoint);
+        let (class, model) = open_class(&source.config, class, &checkpoint, device.burn())
             .map_err(Error::load(source.directory.path()))?;
         Ok(Self {
             model,

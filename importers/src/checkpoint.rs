@@ -369,6 +369,7 @@ pub struct Checkpoint {
     pub metadata: BTreeMap<String, String>,
     entries: IndexMap<String, Entry>,
     trace: Option<Arc<Trace>>,
+    compute: Dtype,
 }
 
 /// Where [`load`](crate::load) would have put a checkpoint's tensors.
@@ -488,6 +489,21 @@ impl Checkpoint {
             metadata,
             entries,
             trace: None,
+            compute: Dtype::F32,
+        }
+    }
+
+    /// The type that products with its weights are to be computed in.
+    pub fn compute_dtype(&self) -> &Dtype {
+        &self.compute
+    }
+
+    /// The same checkpoint for computing in another type than [`Dtype::F32`], where that is known how.
+    #[must_use]
+    pub fn computed_in(self, dtype: Dtype) -> Self {
+        Self {
+            compute: dtype,
+            ..self
         }
     }
 

@@ -95,6 +95,7 @@ impl Checkpoint {
             let float = entry.dtype.to_burn().is_some_and(|dtype| dtype.is_float());
             !graph || (float && !entry.shape.is_empty())
         };
+        let compute = self.compute_dtype().clone();
         let mut entries = IndexMap::new();
         for (name, entry) in self.iter() {
             let text = matches!(&entry.dtype, Dtype::Other(kind) if kind == "string");
@@ -109,7 +110,7 @@ impl Checkpoint {
             };
             entries.insert(turned, kind.of(entry));
         }
-        Self::new(self.format, self.files, self.metadata, entries)
+        Self::new(self.format, self.files, self.metadata, entries).computed_in(compute)
     }
 }
 

@@ -104,6 +104,24 @@ functions! {
     Tanh: |x| tanh(x);
 }
 
+/// An activation of a vector.
+#[inline(always)]
+pub(crate) unsafe fn apply<V: Vector>(activation: Activation, x: V) -> V {
+    // SAFETY: the caller's CPU has the instructions of `V`.
+    unsafe {
+        match activation {
+            Activation::None => x,
+            Activation::Relu => Relu::of(x),
+            Activation::Gelu => Gelu::of(x),
+            Activation::GeluTanh => GeluTanh::of(x),
+            Activation::QuickGelu => QuickGelu::of(x),
+            Activation::Silu => Silu::of(x),
+            Activation::Sigmoid => Sigmoid::of(x),
+            Activation::Tanh => Tanh::of(x),
+        }
+    }
+}
+
 /// `e^x`, within 2 units in the last place; 0 below -87.3, the largest power of two above 88.
 ///
 /// NaN stays NaN. By `2^n · e^r` with `|r| ≤ ½ ln 2` and a polynomial of degree 6 in `r` (Cephes' `expf`).

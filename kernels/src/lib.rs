@@ -19,11 +19,15 @@
 )]
 
 pub mod activation;
+mod aligned;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 pub mod conv;
 #[cfg(feature = "flex")]
 mod flex;
 pub mod gemm;
+pub mod narrow;
 pub mod norm;
 #[cfg(feature = "flex")]
 mod packs;
@@ -37,11 +41,15 @@ mod simd;
 pub use activation::Activation;
 pub use conv::Convolution;
 #[cfg(feature = "flex")]
-pub use flex::{activate, attention, convolve, layer_norm, linear, max_pool, scale_shift};
+pub use flex::{
+    activate, attention, convolve, layer_norm, linear, max_pool, scale_shift, set_precision,
+};
+pub use narrow::Precision;
 #[cfg(feature = "flex")]
 pub use packs::after_packing;
 #[cfg(not(feature = "flex"))]
 pub use plain::{
     activate, after_packing, attention, convolve, layer_norm, linear, max_pool, scale_shift,
+    set_precision,
 };
 pub use simd::{Isa, VARIABLE};

@@ -9,6 +9,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use burn::tensor::Bytes;
 use burn_flex::FlexTensor;
 
+use crate::narrow::Precision;
+
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
     storage: usize,
@@ -26,6 +28,31 @@ static AFTER: OnceLock<fn(&[u8])> = OnceLock::new();
 pub fn after_packing(f: fn(&[u8])) {
     // A second one would be the same.
     let _ = AFTER.set(f);
+}
+
+/// What products with weights are computed in, by storage; f32 where nothing is said.
+static PRECISIONS: RwLock<Option<HashMap<usize, (Weak<Bytes>, Precision)>>> = RwLock::new(None);
+
+/// Sets it for all views of a tensor's storage.
+pub(crate) fn set_precision(tensor: &FlexTensor, precision: Precision) {
+    let storage = tensor.data_arc();
+    let mut known = PRECISIONS.write().unwrap_or_else(PoisonError::into_inner);
+    let known = known.get_or_insert_default();
+    known.retain(|_, (storage, _)| storage.strong_count() > 0);
+    known.insert(
+        Arc::as_ptr(&storage) as usize,
+        (Arc::downgrade(&storage), precision),
+    );
+}
+
+pub(crate) fn precision(tensor: &FlexTensor) -> Precision {
+    let known = PRECISIONS.read().unwrap_or_else(PoisonError::into_inner);
+    let Some(known) = &*known else {
+        return Precision::F32;
+    };
+    let storage = tensor.data_arc();
+    let found = known.get(&(Arc::as_ptr(&storage) as usize));
+    found.map_or(Precision::F32, |(_, precision)| *precision)
 }
 
 /// What is kept of weights: `T`, by storage, view and variant.

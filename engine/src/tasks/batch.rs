@@ -1,6 +1,7 @@
 //! What every text task shares: a tokenizer, a network, and batches of similar length.
 
 use std::borrow::Borrow;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -44,6 +45,42 @@ impl<'a> From<(&'a str, &'a str)> for TextInput<'a> {
 /// activations of a layer stay near the caches.
 const BATCH_TOKENS: usize = 2048;
 
+/// What running the network once costs, in tokens: its weights pass through the caches.
+const RUN_TOKENS: usize = 24;
+
+/// Cuts ascending lengths into batches of at most `most` tokens, or one sequence, padding included, so that
+/// runs and tokens cost the least together.
+fn batches(lengths: &[usize], most: usize) -> Vec<Range<usize>> {
+    // For each count of sequences, the least cost of them and where their last batch begins.
+    let mut best: Vec<(usize, usize)> = vec![(0, 0)];
+    for (last, length) in lengths.iter().enumerate() {
+        let mut found = (usize::MAX, last);
+        for first in (0..=last).rev() {
+            let tokens = (last + 1 - first).saturating_mul(*length);
+            if tokens > most && first < last {
+                break;
+            }
+            let cost = best[first]
+                .0
+                .saturating_add(RUN_TOKENS)
+                .saturating_add(tokens);
+            if cost < found.0 {
+                found = (cost, first);
+            }
+        }
+        best.push(found);
+    }
+    let mut cut = Vec::new();
+    let mut end = lengths.len();
+    while end > 0 {
+        let first = best[end].1;
+        cut.push(first..end);
+        end = first;
+    }
+    cut.reverse();
+    cut
+}
+
 /// A tokenizer and a network.
 #[derive(Debug, Clone)]
 pub(super) struct TextModel {
@@ -62,7 +99,7 @@ impl TextModel {
         device: &Device,
     ) -> Result<(Self, PretrainedConfig), Error> {
         let directory = ModelDir::find(model)?;
-        let checkpoint = directory.checkpoint()?;
+        let checkpoint = device.weights(directory.checkpoint()?);
         let config = directory.config_for(&checkpoint)?;
         let common = directory.common_config(&config)?;
         let tokenizer = directory.tokenizer()?;
@@ -116,19 +153,14 @@ impl TextModel {
         let length = |index: usize| encodings[index].borrow().len();
         let mut order: Vec<usize> = (0..encodings.len()).collect();
         order.sort_by_key(|&index| length(index));
-        let mut rest = &order[..];
-        while !rest.is_empty() {
-            // Ascending lengths: the last of a batch is its longest.
-            let count = (1..rest.len())
-                .find(|&count| (count + 1) * length(rest[count]) > self.batch_tokens)
-                .unwrap_or(rest.len());
-            let (batch, later) = rest.split_at(count);
+        let lengths: Vec<usize> = order.iter().map(|&index| length(index)).collect();
+        for range in batches(&lengths, self.batch_tokens) {
+            let batch = &order[range];
             let rows: Vec<&Encoding> = batch
                 .iter()
                 .map(|&index| encodings[index].borrow())
                 .collect();
             take(batch, self.model.forward(self.inputs(&rows))?)?;
-            rest = later;
         }
         Ok(())
     }
@@ -200,5 +232,72 @@ impl<T> Ordered<T> {
 
     pub(super) fn finish(self) -> Vec<T> {
         self.0.into_iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BATCH_TOKENS, batches};
+
+    /// Lengths as of sentences: most are short, some are long.
+    fn mixed(count: usize) -> Vec<usize> {
+        let mut state = 1_u64;
+        let mut uniform = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 11) as f64 / (1_u64 << 53) as f64
+        };
+        let mut lengths: Vec<usize> = (0..count)
+            .map(|_| {
+                let normal: f64 = (0..12).map(|_| uniform()).sum::<f64>() - 6.0;
+                ((3.0 + 0.8 * normal).exp() as usize).clamp(3, 256)
+            })
+            .collect();
+        lengths.sort_unstable();
+        lengths
+    }
+
+    #[test]
+    fn padding_of_mixed_lengths_is_at_most_a_twentieth() {
+        for count in [256, 1000, 5000] {
+            let lengths = mixed(count);
+            let batches = batches(&lengths, BATCH_TOKENS);
+            let padded = batches
+                .iter()
+                .map(|range| range.len() * lengths[range.end - 1]);
+            let (padded, tokens) = (padded.sum::<usize>(), lengths.iter().sum::<usize>());
+            let wasted = 1.0 - tokens as f64 / padded as f64;
+            assert!(
+                wasted <= 0.05,
+                "{wasted} of the tokens of {count} are padding"
+            );
+            assert!(
+                batches.len() * 4 < count,
+                "{} runs for {count}",
+                batches.len()
+            );
+        }
+    }
+
+    #[test]
+    fn batches_hold_all_and_keep_to_their_size() {
+        for lengths in [
+            vec![],
+            vec![0, 0, 7],
+            vec![10_000],
+            vec![1, 2, 3000, 3000],
+            mixed(300),
+        ] {
+            let mut next = 0;
+            for range in batches(&lengths, BATCH_TOKENS) {
+                assert_eq!(range.start, next);
+                assert!(range.end > next);
+                next = range.end;
+                let tokens = range.len() * lengths[range.end - 1];
+                assert!(tokens <= BATCH_TOKENS || range.len() == 1);
+            }
+            assert_eq!(next, lengths.len());
+        }
     }
 }

@@ -88,7 +88,7 @@ impl Forecast {
     /// The model cannot be found, read or honoured, or does not forecast.
     pub fn open(model: impl AsRef<Path>, device: &Device) -> Result<Self, Error> {
         let directory = ModelDir::find(model)?;
-        let checkpoint = directory.checkpoint()?;
+        let checkpoint = device.weights(directory.checkpoint()?);
         let config = directory.config_for(&checkpoint)?;
         let model = open(&config, Task::Forecast, &checkpoint, device.burn())
             .map_err(Error::load(directory.path()))?;
@@ -103,7 +103,7 @@ impl Forecast {
     pub fn open_as(model: impl AsRef<Path>, class: &str, device: &Device) -> Result<Self, Error> {
         let directory = ModelDir::find(model)?;
         let config = directory.config_or_empty()?;
-        let checkpoint = directory.checkpoint()?;
+        let checkpoint = device.weights(directory.checkpoint()?);
         let (_, model) = open_class(&config, Some(class), &checkpoint, device.burn())
             .map_err(Error::load(directory.path()))?;
         Self::serve(model, device)

@@ -94,7 +94,8 @@ impl ImageModel {
         })?;
         let processor =
             ImageProcessor::parse(&processor).map_err(Error::config(directory.path()))?;
-        let model = open(&source.config, task, &source.checkpoint, device.burn())
+        let checkpoint = device.weights(source.checkpoint);
+        let model = open(&source.config, task, &checkpoint, device.burn())
             .map_err(Error::load(directory.path()))?;
         let image_model = Self {
             model: model.into(),

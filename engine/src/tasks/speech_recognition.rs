@@ -256,7 +256,7 @@ impl SpeechRecognition {
     /// The model cannot be found, read or honoured, or is no speech recogniser.
     pub fn open(model: impl AsRef<Path>, device: &Device) -> Result<Self, Error> {
         let directory = ModelDir::find(model)?;
-        let checkpoint = directory.checkpoint()?;
+        let checkpoint = device.weights(directory.checkpoint()?);
         let json = directory.config_for(&checkpoint)?;
         let refuse = |field: &str, reason: String| {
             Error::config(directory.path())(ConfigError::new(field, reason))

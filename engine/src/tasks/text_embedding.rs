@@ -256,7 +256,7 @@ impl Modules {
                     pooled = true;
                 }
                 "Dense" if pooled => {
-                    let checkpoint = Checkpoint::open(&path)?;
+                    let checkpoint = device.weights(Checkpoint::open(&path)?);
                     let dense = Dense::load(&settings()?, &checkpoint, device.burn())
                         .map_err(Error::load(&path))?;
                     modules.after.push(After::Dense(Box::new(dense)));

@@ -18,8 +18,9 @@ pub(crate) mod keys;
 mod model;
 
 use burn::tensor::Device;
-use salamander_importers::{Checkpoint, FormatError, KeyMap, load};
+use salamander_importers::{Checkpoint, FormatError, KeyMap};
 
+use crate::load::load;
 use crate::tensors::{Ints, named};
 use crate::{
     Architecture, Class, InputError, Inputs, LoadError, Model, Outputs, PretrainedConfig, Task,

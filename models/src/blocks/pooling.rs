@@ -6,12 +6,13 @@
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor, TensorData};
-use salamander_importers::{Checkpoint, KeyMap, load};
+use salamander_importers::{Checkpoint, KeyMap};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Activation;
 use crate::config::{null_is_default, parse};
+use crate::load::load;
 use crate::{ConfigError, LoadError};
 
 /// One way to make a vector of many.

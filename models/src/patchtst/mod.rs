@@ -19,8 +19,9 @@ mod model;
 mod original;
 
 use burn::tensor::{Device, Tensor};
-use salamander_importers::{Checkpoint, KeyMap, load};
+use salamander_importers::{Checkpoint, KeyMap};
 
+use crate::load::load;
 use crate::tensors::named;
 use crate::{
     Architecture, Class, Forecasts, InputError, Inputs, LoadError, Model, Outputs, Task, Value,

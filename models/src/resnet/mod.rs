@@ -22,8 +22,9 @@ mod model;
 mod presets;
 
 use burn::tensor::{Device, Tensor};
-use salamander_importers::{Checkpoint, Format, KeyMap, load};
+use salamander_importers::{Checkpoint, Format, KeyMap};
 
+use crate::load::load;
 use crate::{
     Architecture, Class, InputError, Inputs, LoadError, Model, Outputs, PretrainedConfig, Task,
     Value,

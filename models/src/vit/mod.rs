@@ -21,8 +21,9 @@ mod model;
 mod presets;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use salamander_importers::{Checkpoint, load};
+use salamander_importers::Checkpoint;
 
+use crate::load::load;
 use crate::tensors::{Ints, named};
 use crate::{
     Architecture, Class, InputError, Inputs, LoadError, Model, Outputs, PretrainedConfig, Task,

@@ -19,9 +19,10 @@ mod model;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use salamander_importers::{Checkpoint, FormatError, load};
+use salamander_importers::{Checkpoint, FormatError};
 
 use crate::detect::complete;
+use crate::load::load;
 use crate::tensors::{Ints, named};
 use crate::{
     Architecture, Class, InputError, Inputs, LoadError, Model, Outputs, PretrainedConfig, Task,

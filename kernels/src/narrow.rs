@@ -1,0 +1,908 @@
+//! Products of matrices whose right one is kept in bf16 or int8: a half or a quarter of the memory, and of
+//! the time where the CPU has units for them.
+//!
+//! In bf16 both sides are rounded to it, and products are summed in f32. In int8 a weight's column has a
+//! scale, and each row of the left matrix is brought to unsigned bytes by a scale and a zero of its own as
+//! it comes (dynamic quantization); sums are exact. Up to [`FEW`] rows in int8, which memory's speed limits,
+//! stay in f32. On a CPU without such units, weights are widened as they are used and all else is f32.
+//!
+//! The weights lie in panels of 32 columns, and each panel in steps of 64 bytes of depth, 32 bf16 or 64
+//! bytes, as the tile unit wants them: first columns 0..16, then 16..32, in rows of 4 bytes of depth of each
+//! column. The products of pairs (AVX512-BF16) and of fours (VNNI) take the same rows.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::activation::{Activate, Activation};
+use crate::gemm::{Ahead, Epilogue, Shared, Tile, View};
+use crate::simd::{Isa, Kernel, Vector};
+
+/// What weights are kept in, and products computed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Precision {
+    /// Floats of 32 bits.
+    #[default]
+    F32,
+    /// The upper half of f32.
+    Bf16,
+    /// Bytes, with a scale for each column.
+    Int8,
+}
+
+/// What computes products of narrow numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Weights are widened, and multiplied in f32.
+    Widened(Isa),
+    /// AVX512-BF16 or AVX512-VNNI.
+    Dots,
+    /// AMX.
+    Tiles,
+}
+
+impl Unit {
+    /// The units that this CPU has for a precision, the best last.
+    pub fn present(precision: Precision) -> Vec<Unit> {
+        let mut present: Vec<Unit> = Isa::present().into_iter().map(Unit::Widened).collect();
+        #[cfg(target_arch = "x86_64")]
+        if Isa::present().contains(&Isa::Avx512) {
+            let bf16 = is_x86_feature_detected!("avx512bf16");
+            let int8 = is_x86_feature_detected!("avx512vnni");
+            let dots = match precision {
+                Precision::F32 => false,
+                Precision::Bf16 => bf16,
+                Precision::Int8 => int8,
+            };
+            if dots {
+                present.push(Unit::Dots);
+            }
+            // Few rows are left to the other instructions.
+            if dots && bf16 && int8 && crate::amx::present() {
+                present.push(Unit::Tiles);
+            }
+        }
+        present
+    }
+
+    /// The best unit for a precision that [`VARIABLE`](crate::VARIABLE) lets; `None` when it asks for plain
+    /// Burn.
+    pub fn chosen(precision: Precision) -> Option<Unit> {
+        let most = Isa::chosen()?;
+        let tiles = crate::simd::tiles_allowed();
+        Unit::present(precision)
+            .into_iter()
+            .rfind(|unit| match *unit {
+                Unit::Widened(isa) => isa == most,
+                Unit::Dots => most == Isa::Avx512,
+                Unit::Tiles => most == Isa::Avx512 && tiles,
+            })
+    }
+}
+
+/// Columns of a panel.
+const WIDTH: usize = 32;
+/// Bytes of depth of a step.
+const STEP: usize = 64;
+/// Rows that are computed at once.
+const ROWS: usize = 32;
+/// Up to this many rows, int8 weights meet rows in f32.
+pub const FEW: usize = 4;
+/// Beyond this depth sums of bytes could overflow.
+const DEEPEST: usize = 1 << 16;
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// A matrix `[k, n]` in bf16 or int8, packed in panels.
+#[derive(Debug)]
+pub struct Narrow {
+    data: Vec<Line>,
+    precision: Precision,
+    k: usize,
+    n: usize,
+    steps: usize,
+    unit: Unit,
+    /// Of int8, for each column of the panels: what its bytes are multiplied by, and their sum.
+    scales: Vec<f32>,
+    sums: Vec<i32>,
+}
+
+impl Narrow {
+    /// Rounds and packs a matrix, in parallel; `None` for f32.
+    ///
+    /// # Panics
+    /// The view reaches beyond its data, or the unit is not present.
+    pub fn new(precision: Precision, unit: Unit, matrix: View<'_>) -> Option<Self> {
+        matrix.check();
+        let size = match precision {
+            Precision::F32 => return None,
+            Precision::Bf16 => 2,
+            Precision::Int8 => 1,
+        };
+        assert!(Unit::present(precision).contains(&unit), "an absent unit");
+        let [k, n] = matrix.shape;
+        let unit = match unit {
+            Unit::Dots | Unit::Tiles if precision == Precision::Int8 && k > DEEPEST => {
+                Unit::Widened(Isa::Avx512)
+            }
+            unit => unit,
+        };
+        let steps = (k * size).div_ceil(STEP);
+        let panels = n.div_ceil(WIDTH);
+        let mut data = vec![Line([0; 64]); panels * steps * WIDTH];
+        let (mut scales, mut sums) = (Vec::new(), Vec::new());
+        if precision == Precision::Int8 {
+            scales = vec![0.0; panels * WIDTH];
+            sums = vec![0; panels * WIDTH];
+        }
+        if k > 0 {
+            let chunks = data.par_chunks_mut(steps * WIDTH).enumerate();
+            if precision == Precision::Bf16 {
+                chunks.for_each(|(panel, packed)| pack_bf16(matrix, panel * WIDTH, packed));
+            } else {
+                let columns = scales.par_chunks_mut(WIDTH).zip(sums.par_chunks_mut(WIDTH));
+                chunks.zip(columns).for_each(|((panel, packed), columns)| {
+                    pack_int8(matrix, panel * WIDTH, packed, columns);
+                });
+            }
+        }
+        Some(Self {
+            data,
+            precision,
+            k,
+            n,
+            steps,
+            unit,
+            scales,
+            sums,
+        })
+    }
+
+    /// Rows and columns.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.k, self.n]
+    }
+
+    /// What it takes in memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.data[..]) + size_of_val(&self.scales[..]) + size_of_val(&self.sums[..])
+    }
+
+    /// Where a panel begins.
+    fn panel(&self, index: usize) -> *const u8 {
+        self.data[index * self.steps * WIDTH..].as_ptr().cast()
+    }
+}
+
+/// The nearest bf16, ties to even.
+fn bf16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    if x.is_nan() {
+        return (bits >> 16) as u16 | 0x40;
+    }
+    ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+}
+
+/// The columns of a panel, each as a row of its own.
+fn columns<'a>(matrix: View<'a>, first: usize) -> impl Iterator<Item = (usize, &'a [f32], usize)> {
+    let [k, n] = matrix.shape;
+    let [row, column] = matrix.strides;
+    (0..WIDTH.min(n - first)).map(move |index| {
+        let start = (first + index) * column;
+        (index, &matrix.data[start..=start + (k - 1) * row], row)
+    })
+}
+
+/// Where the 4 bytes of a column stand in its panel, by line and byte.
+fn place(column: usize, four: usize) -> (usize, usize) {
+    let line = four / 16 * WIDTH + column / 16 * 16 + four % 16;
+    (line, column % 16 * 4)
+}
+
+fn pack_bf16(matrix: View<'_>, first: usize, packed: &mut [Line]) {
+    let mut rounded = Vec::with_capacity(matrix.shape[0] + 1);
+    for (column, values, stride) in columns(matrix, first) {
+        rounded.clear();
+        if stride == 1 {
+            rounded.extend(values.iter().map(|value| bf16(*value)));
+        } else {
+            rounded.extend(values.iter().step_by(stride).map(|value| bf16(*value)));
+        }
+        for (four, pair) in rounded.chunks(2).enumerate() {
+            let (line, at) = place(column, four);
+            let high = pair.get(1).map_or(0, |high| u32::from(*high) << 16);
+            let bytes = (u32::from(pair[0]) | high).to_le_bytes();
+            packed[line].0[at..at + 4].copy_from_slice(&bytes);
+        }
+    }
+}
+
+fn pack_int8(
+    matrix: View<'_>,
+    first: usize,
+    packed: &mut [Line],
+    (scales, sums): (&mut [f32], &mut [i32]),
+) {
+    let mut rounded: Vec<i8> = Vec::with_capacity(matrix.shape[0] + 3);
+    for (column, values, stride) in columns(matrix, first) {
+        let values = || values.iter().step_by(stride);
+        let most = values().fold(0.0_f32, |most, value| most.max(value.abs()));
+        let poison: f32 = values().map(|value| value * 0.0).sum();
+        let scale = if most > 0.0 { most / 127.0 } else { 1.0 };
+        // What is not a number shall not pass for one.
+        scales[column] = scale + poison;
+        rounded.clear();
+        // Adding 1.5 · 2^23 leaves the nearest integer in the lowest bits.
+        const MAGIC: f32 = 12_582_912.0;
+        let factor = 1.0 / scale;
+        rounded.extend(values().map(|value| (value * factor + MAGIC).to_bits() as i8));
+        sums[column] = rounded.iter().map(|value| i32::from(*value)).sum();
+        for (four, bytes) in rounded.chunks(4).enumerate() {
+            let (line, at) = place(column, four);
+            for (to, from) in packed[line].0[at..].iter_mut().zip(bytes) {
+                *to = *from as u8;
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// The left matrix as the unit wants it, and what is needed of its rows.
+    static LINES: RefCell<(Vec<Line>, Vec<Row>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    /// A widened panel.
+    static WIDE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How a row became bytes: `x ≈ scale · (byte - zero)`.
+#[derive(Debug, Clone, Copy, Default)]
+struct Row {
+    scale: f32,
+    zero: i32,
+}
+
+/// `out = act(a · b + bias + residual)` of `a` `[m, k]`, row after row.
+///
+/// # Panics
+/// Lengths and shapes do not fit.
+pub fn multiply(a: &[f32], b: &Narrow, epilogue: Epilogue<'_>, out: &mut [f32]) {
+    let (k, n) = (b.k, b.n);
+    if n == 0 || out.is_empty() {
+        return;
+    }
+    let m = out.len() / n;
+    assert!(
+        out.len() == m * n && a.len() == m * k,
+        "shapes of a product"
+    );
+    assert!(epilogue.bias.is_none_or(|bias| bias.len() == n));
+    assert!(epilogue.residual.is_none_or(|rows| rows.len() == m * n));
+    let panels = n.div_ceil(WIDTH);
+    let few = m <= FEW && b.precision == Precision::Int8;
+    let Unit::Widened(isa) = b.unit else {
+        let mut lines = LINES.take();
+        // SAFETY: `b` was packed for a unit that is present; lengths are asserted above.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            x86::multiply(a, b, epilogue, Shared(out.as_mut_ptr()), m, few, &mut lines);
+        }
+        LINES.set(lines);
+        return;
+    };
+    let tasks = Tasks::new(m, panels, k);
+    let out = Shared(out.as_mut_ptr());
+    tasks.run(|rows, panels| {
+        WIDE.with_borrow_mut(|wide| {
+            wide.resize(wide.len().max(k * WIDTH), 0.0);
+            for panel in panels {
+                widen(b, panel, wide);
+                // SAFETY: `isa` is present; lengths are asserted above; no two tasks share an element of
+                // `out`.
+                unsafe {
+                    isa.run(Widened {
+                        a: a.as_ptr(),
+                        wide,
+                        b,
+                        panel,
+                        epilogue,
+                        rows: rows.clone(),
+                        tile: isa.rows(),
+                        out: out.get(),
+                    });
+                }
+            }
+        });
+    });
+}
+
+/// How a product is cut into blocks for the threads.
+struct Tasks {
+    m: usize,
+    panels: usize,
+    row_blocks: usize,
+    panel_blocks: usize,
+}
+
+impl Tasks {
+    fn new(m: usize, panels: usize, k: usize) -> Self {
+        let threads = rayon::current_num_threads();
+        // Rows that stay in the second cache while panels pass.
+        let rows = ((1 << 18) / k.max(1)).clamp(4 * ROWS, 1024);
+        let row_blocks = m.div_ceil(rows);
+        let small = m * panels * WIDTH * k < 1 << 18;
+        let wanted = if threads == 1 || small {
+            1
+        } else {
+            4 * threads
+        };
+        Self {
+            m,
+            panels,
+            row_blocks,
+            panel_blocks: wanted.div_ceil(row_blocks).min(panels),
+        }
+    }
+
+    fn run(&self, work: impl Fn(Range<usize>, Range<usize>) + Sync) {
+        let groups = self.m.div_ceil(ROWS);
+        let part = |index: usize, parts: usize, whole: usize| {
+            index * whole / parts..(index + 1) * whole / parts
+        };
+        let task = |index: usize| {
+            let rows = part(index / self.panel_blocks, self.row_blocks, groups);
+            let panels = part(index % self.panel_blocks, self.panel_blocks, self.panels);
+            work(rows.start * ROWS..(rows.end * ROWS).min(self.m), panels);
+        };
+        match self.row_blocks * self.panel_blocks {
+            1 => task(0),
+            count => (0..count).into_par_iter().with_max_len(1).for_each(task),
+        }
+    }
+}
+
+/// Writes a panel as `[k, WIDTH]` floats.
+fn widen(b: &Narrow, panel: usize, wide: &mut [f32]) {
+    let lines = &b.data[panel * b.steps * WIDTH..(panel + 1) * b.steps * WIDTH];
+    let size = if b.precision == Precision::Bf16 { 2 } else { 1 };
+    let per_line = 4 / size;
+    for (index, line) in lines.iter().enumerate() {
+        let (step, half, four) = (index / WIDTH, index / 16 % 2, index % 16);
+        let first = (step * 16 + four) * per_line;
+        for at in 0..per_line.min(b.k.saturating_sub(first)) {
+            let to = &mut wide[(first + at) * WIDTH + half * 16..][..16];
+            for (column, to) in to.iter_mut().enumerate() {
+                *to = if size == 2 {
+                    let [low, high] =
+                        [line.0[column * 4 + at * 2], line.0[column * 4 + at * 2 + 1]];
+                    f32::from_bits(u32::from_le_bytes([0, 0, low, high]))
+                } else {
+                    let scale = b.scales[panel * WIDTH + half * 16 + column];
+                    f32::from(line.0[column * 4 + at] as i8) * scale
+                };
+            }
+        }
+    }
+}
+
+/// Some rows by a widened panel.
+struct Widened<'a> {
+    a: *const f32,
+    wide: &'a [f32],
+    b: &'a Narrow,
+    panel: usize,
+    epilogue: Epilogue<'a>,
+    rows: Range<usize>,
+    tile: usize,
+    out: *mut f32,
+}
+
+impl Kernel for Widened<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let (k, n) = (self.b.k, self.b.n);
+        let mut first = self.rows.start;
+        // SAFETY: `multiply` has checked the lengths, and the panel is widened.
+        unsafe {
+            while first < self.rows.end {
+                let rows = self.tile.min(self.rows.end - first);
+                let mut at = 0;
+                while at < WIDTH {
+                    let column = self.panel * WIDTH + at;
+                    if column >= n {
+                        break;
+                    }
+                    let columns = (2 * V::LANES).min(n - column);
+                    let place = first * n + column;
+                    let bias = self.epilogue.bias;
+                    let residual = self.epilogue.residual;
+                    let out = self.out.add(place);
+                    Tile {
+                        a: self.a.add(first * k),
+                        a_stride: k,
+                        a_step: 1,
+                        b: self.wide.as_ptr().add(at),
+                        b_stride: WIDTH,
+                        k,
+                        ahead: Ahead::none(self.wide.as_ptr().add(at)),
+                        columns,
+                        relu: false,
+                        bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(column)),
+                        residual: residual
+                            .map_or(std::ptr::null(), |rows| rows.as_ptr().add(place)),
+                        out,
+                        out_stride: n,
+                    }
+                    .run_rows::<V>(rows);
+                    if self.epilogue.activation != Activation::None {
+                        for row in 0..rows {
+                            let out = out.add(row * n);
+                            Activate {
+                                activation: self.epilogue.activation,
+                                from: out,
+                                to: out,
+                                count: columns,
+                            }
+                            .run::<V>();
+                        }
+                    }
+                    at += 2 * V::LANES;
+                }
+                first += rows;
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+    use std::ops::Range;
+
+    use rayon::prelude::*;
+
+    use super::{Line, Narrow, Precision, ROWS, Row, STEP, Tasks, Unit, WIDTH};
+    use crate::activation::apply;
+    use crate::amx;
+    use crate::gemm::{Epilogue, Shared};
+    use crate::simd::{Avx512, Vector};
+
+    /// # Safety
+    /// The unit of `b` is present, and lengths are as `narrow::multiply` asserts.
+    pub(super) unsafe fn multiply(
+        a: &[f32],
+        b: &Narrow,
+        epilogue: Epilogue<'_>,
+        out: Shared,
+        m: usize,
+        few: bool,
+        (lines, rows): &mut (Vec<Line>, Vec<Row>),
+    ) {
+        let k = b.k;
+        // Rows whose distance is a multiple of some KiB would evict each other.
+        let stride = b.steps * STEP + 64;
+        let stride = if few { 4 * stride } else { stride };
+        let needed = m.next_multiple_of(16) * stride / 64;
+        if lines.len() < needed {
+            lines.resize(needed, Line([0; 64]));
+        }
+        rows.clear();
+        rows.resize(m, Row::default());
+        let to = Bytes(lines.as_mut_ptr().cast());
+        // SAFETY: as the function's own; each row has its place in `lines`.
+        let narrow = |index: usize, row: &mut Row| unsafe {
+            let from = a.as_ptr().add(index * k);
+            let to = to.get().add(index * stride);
+            if few {
+                std::ptr::copy_nonoverlapping(from, to.cast(), k);
+                to.add(4 * k).write_bytes(0, stride - 4 * k);
+            } else if b.precision == Precision::Bf16 {
+                row_to_bf16(from, k, to);
+                to.add(2 * k).write_bytes(0, stride - 2 * k);
+            } else {
+                *row = row_to_int8(from, k, to);
+                to.add(k).write_bytes(0, stride - k);
+            }
+        };
+        if m * k < 1 << 17 {
+            for (index, row) in rows.iter_mut().enumerate() {
+                narrow(index, row);
+            }
+        } else {
+            let rows = rows.par_iter_mut().enumerate().with_min_len(8);
+            rows.for_each(|(index, row)| narrow(index, row));
+        }
+        let rows = &rows[..];
+        Tasks::new(m, b.n.div_ceil(WIDTH), k).run(|range, panels| {
+            let block = Block {
+                a: to.get().cast_const(),
+                stride,
+                rows,
+                b,
+                epilogue,
+                out: out.get(),
+                range,
+                panels,
+            };
+            // SAFETY: as the function's own; no two tasks share an element of `out`.
+            unsafe {
+                match b.precision {
+                    _ if few => block.few(),
+                    Precision::Bf16 => block.bf16(),
+                    _ => block.int8(),
+                }
+            }
+        });
+    }
+
+    #[derive(Clone, Copy)]
+    struct Bytes(*mut u8);
+
+    // SAFETY: each row is written by one task, and read only when all are written.
+    unsafe impl Send for Bytes {}
+    // SAFETY: as above.
+    unsafe impl Sync for Bytes {}
+
+    impl Bytes {
+        fn get(self) -> *mut u8 {
+            self.0
+        }
+    }
+
+    fn mask(count: usize) -> __mmask16 {
+        ((1_u32 << count.min(16)) - 1) as __mmask16
+    }
+
+    /// # Safety
+    /// The CPU has AVX512-BF16; the pointers are valid for `k` numbers.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+    unsafe fn row_to_bf16(from: *const f32, k: usize, to: *mut u8) {
+        let mut at = 0;
+        while at < k {
+            let some = mask(k - at);
+            // SAFETY: masked to what is there.
+            unsafe {
+                let floats = _mm512_maskz_loadu_ps(some, from.add(at));
+                let rounded: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(floats));
+                _mm256_mask_storeu_epi16(to.add(2 * at).cast(), some, rounded);
+            }
+            at += 16;
+        }
+    }
+
+    /// # Safety
+    /// The CPU has AVX-512; the pointers are valid for `k` numbers.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    unsafe fn row_to_int8(from: *const f32, k: usize, to: *mut u8) -> Row {
+        let zero = _mm512_setzero_ps();
+        // Zero is among what must be representable.
+        let (mut least, mut most, mut poison) = (zero, zero, zero);
+        let mut at = 0;
+        while at < k {
+            // SAFETY: masked to what is there.
+            let floats = unsafe { _mm512_maskz_loadu_ps(mask(k - at), from.add(at)) };
+            least = _mm512_min_ps(least, floats);
+            most = _mm512_max_ps(most, floats);
+            poison = _mm512_fmadd_ps(floats, zero, poison);
+            at += 16;
+        }
+        let (least, most) = (_mm512_reduce_min_ps(least), _mm512_reduce_max_ps(most));
+        let poison = _mm512_reduce_add_ps(poison);
+        let scale = (most - least) / 255.0;
+        let scale = if scale > 0.0 { scale } else { 1.0 };
+        let offset = (-least / scale).round_ties_even() as i32;
+        let factor = _mm512_set1_ps(1.0 / scale);
+        let mut at = 0;
+        while at < k {
+            let some = mask(k - at);
+            // SAFETY: masked to what is there.
+            unsafe {
+                let floats = _mm512_maskz_loadu_ps(some, from.add(at));
+                let whole = _mm512_cvtps_epi32(_mm512_mul_ps(floats, factor));
+                let whole = _mm512_add_epi32(whole, _mm512_set1_epi32(offset));
+                let whole = _mm512_max_epi32(whole, _mm512_setzero_si512());
+                _mm512_mask_cvtusepi32_storeu_epi8(to.add(at).cast(), some, whole);
+            }
+            at += 16;
+        }
+        Row {
+            // What is not a number shall not pass for one.
+            scale: scale + poison,
+            zero: offset,
+        }
+    }
+
+    /// Steps of depth that are taken at once: what they need of a panel stays in the nearest cache.
+    const DEPTH: usize = 8;
+
+    #[inline(always)]
+    unsafe fn prefetch(line: *const u8) {
+        // SAFETY: the caller's CPU has the instruction, which fails for no address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) };
+    }
+
+    /// Sums of some rows by a panel.
+    #[derive(Clone)]
+    #[repr(C, align(64))]
+    struct Sums([f32; ROWS * WIDTH]);
+
+    struct Block<'a> {
+        a: *const u8,
+        stride: usize,
+        rows: &'a [Row],
+        b: &'a Narrow,
+        epilogue: Epilogue<'a>,
+        out: *mut f32,
+        range: Range<usize>,
+        panels: Range<usize>,
+    }
+
+    impl Block<'_> {
+        /// # Safety
+        /// The CPU has AVX512-BF16, and AMX if `b` is packed for it; the pointers are valid for the ranges.
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+        unsafe fn bf16(&self) {
+            // SAFETY: the caller's.
+            unsafe { self.all::<false>() };
+        }
+
+        /// # Safety
+        /// The CPU has AVX512-VNNI, and AMX if `b` is packed for it; the pointers are valid for the ranges.
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+        unsafe fn int8(&self) {
+            // SAFETY: the caller's.
+            unsafe { self.all::<true>() };
+        }
+
+        #[inline(always)]
+        unsafe fn all<const INT: bool>(&self) {
+            let groups = self.range.len().div_ceil(ROWS);
+            let mut sums = vec![Sums([0.0; ROWS * WIDTH]); groups];
+            let sums: *mut f32 = sums.as_mut_ptr().cast();
+            // The tiles' least is 16 rows.
+            let tiled = self.b.unit == Unit::Tiles && self.range.len() > 4;
+            let depths = if tiled {
+                self.b.steps.div_ceil(DEPTH).max(1)
+            } else {
+                1
+            };
+            // SAFETY: the caller's; tiles are there where `b` is packed for them; what is prefetched need
+            // not be there.
+            unsafe {
+                let tiles = tiled.then(|| amx::Tiles::configure());
+                for panel in self.panels.clone() {
+                    let b = self.b.panel(panel);
+                    for depth in 0..depths {
+                        let from = depth * self.b.steps / depths;
+                        let steps = (depth + 1) * self.b.steps / depths - from;
+                        let b = b.add(from * STEP * WIDTH);
+                        let next = b.wrapping_add(steps * STEP * WIDTH);
+                        for group in 0..groups {
+                            let first = self.range.start + group * ROWS;
+                            let count = ROWS.min(self.range.end - first);
+                            let a = self.a.add(first * self.stride + from * STEP);
+                            let sums = sums.add(group * ROWS * WIDTH);
+                            match &tiles {
+                                Some(tiles) => {
+                                    let lines = steps * WIDTH;
+                                    for line in group * lines / groups..(group + 1) * lines / groups
+                                    {
+                                        prefetch(next.wrapping_add(line * 64));
+                                    }
+                                    let product = match (INT, count > 16) {
+                                        (false, true) => amx::bf16_32,
+                                        (false, false) => amx::bf16_16,
+                                        (true, true) => amx::int8_32,
+                                        (true, false) => amx::int8_16,
+                                    };
+                                    product(tiles, a, self.stride, b, steps, sums, depth == 0);
+                                }
+                                None => self.dots::<INT>(a, b, count, sums),
+                            }
+                            if depth == depths - 1 {
+                                self.finish::<INT>(sums, panel, first, count);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+
+        /// The sums of `count` rows by a panel.
+        #[inline(always)]
+        unsafe fn dots<const INT: bool>(
+            &self,
+            a: *const u8,
+            b: *const u8,
+            count: usize,
+            to: *mut f32,
+        ) {
+            let mut done = 0;
+            // SAFETY: the caller's.
+            unsafe {
+                while done < count {
+                    let a = a.add(done * self.stride);
+                    let to = to.add(done * WIDTH);
+                    let (stride, steps) = (self.stride, self.b.steps);
+                    done += match count - done {
+                        8.. => dots::<8, INT>(a, stride, b, steps, to),
+                        4.. => dots::<4, INT>(a, stride, b, steps, to),
+                        2.. => dots::<2, INT>(a, stride, b, steps, to),
+                        _ => dots::<1, INT>(a, stride, b, steps, to),
+                    };
+                }
+            }
+        }
+
+        /// Scales, adds, applies the activation and writes.
+        #[inline(always)]
+        unsafe fn finish<const INT: bool>(
+            &self,
+            sums: *mut f32,
+            panel: usize,
+            first: usize,
+            count: usize,
+        ) {
+            let n = self.b.n;
+            let column = panel * WIDTH;
+            let columns = WIDTH.min(n - column);
+            // SAFETY: the caller's.
+            unsafe {
+                for row in 0..count {
+                    let sums = sums.add(row * WIDTH);
+                    let place = (first + row) * n + column;
+                    for half in 0..columns.div_ceil(16) {
+                        let at = 16 * half;
+                        let some = columns - at;
+                        let mut value = _mm512_loadu_ps(sums.add(at));
+                        if INT {
+                            let Row { scale, zero } = self.rows[first + row];
+                            let whole = _mm512_castps_si512(value);
+                            let of_zero = _mm512_mullo_epi32(
+                                _mm512_loadu_si512(self.b.sums.as_ptr().add(column + at).cast()),
+                                _mm512_set1_epi32(zero),
+                            );
+                            let scales = _mm512_loadu_ps(self.b.scales.as_ptr().add(column + at));
+                            let scales = _mm512_mul_ps(scales, _mm512_set1_ps(scale));
+                            let floats = _mm512_cvtepi32_ps(_mm512_sub_epi32(whole, of_zero));
+                            value = _mm512_mul_ps(floats, scales);
+                        }
+                        if let Some(bias) = self.epilogue.bias {
+                            let bias = bias.as_ptr().add(column + at);
+                            value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask(some), bias));
+                        }
+                        if let Some(residual) = self.epilogue.residual {
+                            let rows = residual.as_ptr().add(place + at);
+                            value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask(some), rows));
+                        }
+                        let value = apply(self.epilogue.activation, Avx512::from(value));
+                        value.store_some(self.out.add(place + at), some);
+                    }
+                }
+            }
+        }
+
+        /// Few rows in f32 by weights of int8.
+        ///
+        /// # Safety
+        /// The CPU has AVX-512; the pointers are valid for the ranges; there are at most four rows.
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+        unsafe fn few(&self) {
+            let mut sums = Sums([0.0; ROWS * WIDTH]);
+            let to = sums.0.as_mut_ptr();
+            // SAFETY: the caller's.
+            unsafe {
+                for panel in self.panels.clone() {
+                    let b = self.b.panel(panel);
+                    let a = self.a.add(self.range.start * self.stride).cast();
+                    let (stride, steps) = (self.stride / 4, self.b.steps);
+                    let count = self.range.len();
+                    match count {
+                        1 => weigh::<1>(a, stride, b, steps, to),
+                        2 => weigh::<2>(a, stride, b, steps, to),
+                        3 => weigh::<3>(a, stride, b, steps, to),
+                        _ => weigh::<4>(a, stride, b, steps, to),
+                    }
+                    let scales = self.b.scales.as_ptr().add(panel * WIDTH);
+                    for row in 0..count {
+                        for at in [0, 16] {
+                            let sums = to.add(row * WIDTH + at);
+                            let sum = Avx512::load(sums).mul(Avx512::load(scales.add(at)));
+                            sum.store(sums);
+                        }
+                    }
+                    self.finish::<false>(to, panel, self.range.start, count);
+                }
+            }
+        }
+    }
+
+    /// The sums of products of `COUNT` rows by a panel.
+    #[inline(always)]
+    unsafe fn dots<const COUNT: usize, const INT: bool>(
+        a: *const u8,
+        stride: usize,
+        b: *const u8,
+        steps: usize,
+        to: *mut f32,
+    ) -> usize {
+        // SAFETY: the caller's; vectors of numbers have no invalid bits.
+        unsafe {
+            let mut left = [_mm512_setzero_si512(); COUNT];
+            let mut right = [_mm512_setzero_si512(); COUNT];
+            for step in 0..steps {
+                for four in 0..16 {
+                    let b = b.add(step * STEP * WIDTH + four * 64);
+                    let near = _mm512_loadu_si512(b.cast());
+                    let far = _mm512_loadu_si512(b.add(amx::TILE).cast());
+                    for row in 0..COUNT {
+                        let a = a.add(row * stride + step * STEP + four * 4);
+                        let factor = _mm512_set1_epi32(a.cast::<i32>().read_unaligned());
+                        if INT {
+                            left[row] = _mm512_dpbusd_epi32(left[row], factor, near);
+                            right[row] = _mm512_dpbusd_epi32(right[row], factor, far);
+                        } else {
+                            let factor: __m512bh = std::mem::transmute(factor);
+                            let product = |sum: __m512i, b: __m512i| {
+                                let b: __m512bh = std::mem::transmute(b);
+                                let sum = _mm512_dpbf16_ps(_mm512_castsi512_ps(sum), factor, b);
+                                _mm512_castps_si512(sum)
+                            };
+                            left[row] = product(left[row], near);
+                            right[row] = product(right[row], far);
+                        }
+                    }
+                }
+            }
+            for row in 0..COUNT {
+                _mm512_storeu_si512(to.add(row * WIDTH).cast(), left[row]);
+                _mm512_storeu_si512(to.add(row * WIDTH + 16).cast(), right[row]);
+            }
+        }
+        COUNT
+    }
+
+    /// The sums of products of `COUNT` rows of floats by a panel of bytes, without the scales.
+    #[inline(always)]
+    unsafe fn weigh<const COUNT: usize>(
+        a: *const f32,
+        stride: usize,
+        b: *const u8,
+        steps: usize,
+        to: *mut f32,
+    ) {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut left = [_mm512_setzero_ps(); COUNT];
+            let mut right = [_mm512_setzero_ps(); COUNT];
+            for step in 0..steps {
+                for four in 0..16 {
+                    let b = b.add(step * STEP * WIDTH + four * 64);
+                    let near = _mm512_loadu_si512(b.cast());
+                    let far = _mm512_loadu_si512(b.add(amx::TILE).cast());
+                    let a = a.add(step * STEP + four * 4);
+                    macro_rules! byte {
+                        ($($index:literal: $shift:literal)*) => {$({
+                            let near = _mm512_srai_epi32::<24>(_mm512_slli_epi32::<$shift>(near));
+                            let far = _mm512_srai_epi32::<24>(_mm512_slli_epi32::<$shift>(far));
+                            let (near, far) = (_mm512_cvtepi32_ps(near), _mm512_cvtepi32_ps(far));
+                            for row in 0..COUNT {
+                                let factor = _mm512_set1_ps(*a.add(row * stride + $index));
+                                left[row] = _mm512_fmadd_ps(factor, near, left[row]);
+                                right[row] = _mm512_fmadd_ps(factor, far, right[row]);
+                            }
+                        })*};
+                    }
+                    byte!(0: 24 1: 16 2: 8 3: 0);
+                }
+            }
+            for row in 0..COUNT {
+                _mm512_storeu_ps(to.add(row * WIDTH), left[row]);
+                _mm512_storeu_ps(to.add(row * WIDTH + 16), right[row]);
+            }
+        }
+    }
+}
