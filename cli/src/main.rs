@@ -3,6 +3,7 @@
 #[cfg(feature = "hub")]
 mod card;
 mod convert;
+mod devices;
 mod forecast;
 mod forward;
 #[cfg(feature = "hub")]
@@ -41,6 +42,8 @@ enum Command {
     Scan(scan::Scan),
     /// Write a model in another format, and read it back
     Convert(convert::Convert),
+    /// List the backends of this program and the devices of this machine
+    Devices(devices::Devices),
     /// Run the bare network: named tensors in, named tensors out
     Forward(forward::Forward),
     /// Fetch, list, verify, pin and trust models
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
         Command::Inspect(inspect) => inspect.run(),
         Command::Scan(scan) => scan.run(),
         Command::Convert(convert) => convert.run(),
+        Command::Devices(devices) => devices.run(),
         Command::Forward(forward) => forward.run(),
         #[cfg(feature = "hub")]
         Command::Hub(hub) => hub.run(),

@@ -515,3 +515,33 @@ fn a_scan_fails_on_danger_alone() {
     let error = fails(&["scan", whole.to_str().unwrap()], b"");
     assert!(error.contains("files are dangerous"), "{error}");
 }
+
+#[test]
+fn devices_are_listed_with_what_is_missing() {
+    let listed = objects(&["devices", "--json"], "");
+    let of = |name: &str| {
+        listed
+            .iter()
+            .find(|entry| entry["backend"] == name)
+            .unwrap()
+    };
+    let flex = of("flex");
+    assert_eq!(flex["linked"], true);
+    assert_eq!(flex["devices"][0]["device"], "flex");
+    assert!(
+        flex["devices"][0]["dtypes"]
+            .as_array()
+            .unwrap()
+            .contains(&"f32".into())
+    );
+    for entry in &listed {
+        let found = !entry["devices"].as_array().unwrap().is_empty();
+        assert_ne!(found, entry["absent"].is_string(), "{entry}");
+    }
+    let output = salamander(&["devices"], b"");
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success() && table.contains("by default"),
+        "{table}"
+    );
+}

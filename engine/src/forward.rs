@@ -42,8 +42,9 @@ impl Network {
         };
         let source = Source::open(model.as_ref(), preset, class.is_some())?;
         let checkpoint = device.weights(source.checkpoint);
-        let (class, model) = open_class(&source.config, class, &checkpoint, device.burn())
-            .map_err(Error::load(source.directory.path()))?;
+        let (class, model) = device.load(source.directory.path(), || {
+            open_class(&source.config, class, &checkpoint, device.burn())
+        })?;
         Ok(Self {
             model,
             class,
@@ -64,9 +65,13 @@ impl Network {
     /// Runs the network.
     ///
     /// # Errors
-    /// An input is missing, unknown or does not fit.
+    /// An input is missing, unknown or does not fit, or the device fails.
     pub fn forward(&self, inputs: Inputs) -> Result<BTreeMap<String, TensorData>, Error> {
-        Ok(self.model.forward(inputs)?.into_data())
+        self.device.attempt(|| {
+            let outputs = self.device.forward(&*self.model, inputs)?;
+            let read = outputs.try_into_data();
+            Ok(read.map_err(|error| self.device.failure(&error.to_string()))?)
+        })
     }
 
     /// Runs the network on the tensors of one file and writes its outputs to another, under a temporary

@@ -4,6 +4,7 @@
 //! and can be used from several threads at once.
 
 mod audio;
+mod clock;
 mod convert;
 mod device;
 mod error;
@@ -20,7 +21,7 @@ pub mod torch_hub;
 
 pub use audio::{Audio, AudioFileError};
 pub use convert::{Conversion, ConvertOptions, Converted, Progress, convert, dtype_named};
-pub use device::{Device, DeviceError};
+pub use device::{BackendDevices, Device, DeviceError, DeviceInfo};
 pub use error::Error;
 pub use forward::Network;
 pub use inspect::{DetectedField, Detection, Inspection, TensorInfo, inspect};

@@ -82,4 +82,7 @@ pub enum LoadError {
     /// The checkpoint's tensors are not the module's.
     #[error(transparent)]
     Keys(#[from] Box<KeyReport>),
+    /// The device did not take the tensors.
+    #[error("{0}")]
+    Device(String),
 }

@@ -49,11 +49,14 @@ pub fn load<M: Module>(
     let mut filler = Filler {
         plan,
         path: Path::default(),
+        waiting: 0,
+        device: None,
         error: None,
     };
     let module = module.map(&mut filler);
+    filler.settle();
     match filler.error {
-        Some(error) => Err(error.into()),
+        Some(error) => Err(error),
         None => Ok(module),
     }
 }
@@ -451,8 +454,14 @@ fn nearest(key: &str, candidates: &[String]) -> Option<String> {
 struct Filler {
     plan: Plan,
     path: Path,
-    error: Option<FormatError>,
+    /// The bytes that a device may still hold on the host, on their way to its memory.
+    waiting: usize,
+    device: Option<Device>,
+    error: Option<LoadError>,
 }
+
+/// How many of them there may be.
+const WAITING: usize = 64 << 20;
 
 impl Filler {
     /// Reads the tensor for the current parameter, or notes why it cannot be read. What it says beside the
@@ -465,7 +474,7 @@ impl Filler {
         let data = match fill.entry.read() {
             Ok(data) => data,
             Err(error) => {
-                self.error = Some(error);
+                self.error = Some(error.into());
                 return None;
             }
         };
@@ -477,6 +486,29 @@ impl Filler {
         // Products walk a transposed weight the fastest; the same layout also gives the same rounding.
         let transposed = fill.role == Role::Linear;
         Some((data::permuted(data, &axes), transposed))
+    }
+
+    /// Notes that a tensor is on its way, and waits for it where many are.
+    fn sent(&mut self, bytes: usize, device: &Device) {
+        self.waiting += bytes;
+        self.device.get_or_insert_with(|| device.clone());
+        if self.waiting >= WAITING {
+            self.settle();
+        }
+    }
+
+    /// Waits until the device has all that it was given.
+    fn settle(&mut self) {
+        let Some(device) = &self.device else {
+            return;
+        };
+        if let Err(error) = device.sync()
+            && self.error.is_none()
+        {
+            let reason = format!("while it took {} bytes of weights: {error}", self.waiting);
+            self.error = Some(LoadError::Device(reason));
+        }
+        self.waiting = 0;
     }
 }
 
@@ -494,7 +526,10 @@ impl ModuleMapper for Filler {
             return param;
         };
         let device: Device = param.lazy_device();
-        let tensor = Tensor::from_data(to_f32(data), (&device, DType::F32));
+        let data = to_f32(data);
+        let bytes = data.as_bytes().len();
+        let tensor = Tensor::from_data(data, (&device, DType::F32));
+        self.sent(bytes, &device);
         let tensor = if transposed {
             tensor.transpose()
         } else {

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use crate::activation::exp;
-use crate::gemm::{Shared, Tile};
+use crate::gemm::{Ahead, Shared, Tile};
 use crate::simd::{Isa, Kernel, Vector};
 
 /// `[batch, heads, rows, width]` floats, those of a row next to each other.
@@ -271,9 +271,10 @@ impl Kernel for Head<'_> {
                             b: packed_keys.add(index * panel * width),
                             b_stride: panel,
                             k: width,
+                            ahead: Ahead::none(from),
                             columns: panel,
                             bias: std::ptr::null(),
-                            row_bias: false,
+                            relu: false,
                             residual: std::ptr::null(),
                             out: scores.add(index * panel),
                             out_stride: row,
@@ -303,9 +304,10 @@ impl Kernel for Head<'_> {
                         b,
                         b_stride,
                         k: seen,
+                        ahead: Ahead::none(b),
                         columns,
                         bias: std::ptr::null(),
-                        row_bias: false,
+                        relu: false,
                         residual: std::ptr::null(),
                         out: to,
                         out_stride: heads * value_width,

@@ -286,14 +286,27 @@ fn by_head(tensor: &FlexTensor) -> Option<Heads<'_>> {
     })
 }
 
+/// A picture with its channels last, which those that the kernels make have anyway.
+///
+/// # Shapes
+/// `[b, c, h, w]` → `[b, h, w, c]`
+fn channels_last(pictures: &Tensor<4>) -> Option<FlexTensor> {
+    contiguous(&pictures.clone().permute([0, 2, 3, 1]))
+}
+
+/// The other way, without moving anything.
+fn pictures(floats: Vec<f32>, shape: [usize; 4]) -> Tensor<4> {
+    tensor::<4>(floats, Shape::new(shape)).permute([0, 3, 1, 2])
+}
+
 /// The greatest value of each window, by kernel, stride and padding.
 ///
 /// # Shapes
 /// `[b, c, h, w]` → `[b, c, h', w']`
 pub fn max_pool(input: &Tensor<4>, window: [[usize; 2]; 3]) -> Option<Tensor<4>> {
     let isa = Isa::chosen()?;
-    let input = contiguous(input)?;
-    let [batch, channels, height, width] = input.layout().shape().dims();
+    let input = channels_last(input)?;
+    let [batch, height, width, channels] = input.layout().shape().dims();
     let [kernel, stride, padding] = window;
     let window = pooling::Window {
         input: [height, width],
@@ -303,14 +316,18 @@ pub fn max_pool(input: &Tensor<4>, window: [[usize; 2]; 3]) -> Option<Tensor<4>>
     };
     let [height, width] = window.output()?;
     let mut out = pool::take(batch * channels * height * width);
-    pooling::max_pool(isa, &window, slice(&input)?, &mut out);
-    Some(tensor(out, Shape::new([batch, channels, height, width])))
+    pooling::max_pool(isa, &window, channels, slice(&input)?, &mut out);
+    Some(pictures(out, [batch, height, width, channels]))
 }
 
-/// `act(weight ∗ input + bias + residual)`.
+/// With fewer outputs in a group, vectors would be mostly empty.
+const LEAST_OUTPUTS: usize = 8;
+
+/// `act(weight ∗ input + bias + residual)`; `None` for groups of few channels too.
 ///
 /// # Shapes
-/// `[b, in, h, w]`, `[out, in / groups, kh, kw]`, `[out]`, as the output → `[b, out, h', w']`
+/// `[b, in, h, w]`, `[out, in / groups, kh, kw]`, `[out]`, as the output → `[b, out, h', w']`, laid out as
+/// `[b, h', w', out]`
 pub fn convolve(
     input: &Tensor<4>,
     weight: &Tensor<4>,
@@ -322,20 +339,24 @@ pub fn convolve(
     static PACKS: LazyLock<Packs<Weights>> = LazyLock::new(Packs::default);
     let isa = Isa::chosen()?;
     let weight = contiguous(weight)?;
-    let input = contiguous(input)?;
+    let [outputs, depth, kernel_height, kernel_width] = weight.layout().shape().dims();
+    let groups = options.groups;
+    if groups == 0 || depth == 0 || (groups > 1 && outputs / groups < LEAST_OUTPUTS) {
+        return None;
+    }
+    let input = channels_last(input)?;
     let bias = match bias {
         Some(bias) => Some(contiguous(bias)?),
         None => None,
     };
     let residual = match residual {
-        Some(residual) => Some(contiguous(residual)?),
+        Some(residual) => Some(channels_last(residual)?),
         None => None,
     };
-    let [batch, inputs, height, width] = input.layout().shape().dims();
-    let [outputs, depth, kernel_height, kernel_width] = weight.layout().shape().dims();
+    let [batch, height, width, inputs] = input.layout().shape().dims();
     let shape = conv::Shape {
         batch,
-        groups: options.groups,
+        groups,
         channels: [inputs, outputs],
         input: [height, width],
         kernel: [kernel_height, kernel_width],
@@ -343,24 +364,19 @@ pub fn convolve(
         padding: options.padding,
         dilation: options.dilation,
     };
-    if options.groups == 0 || inputs != depth * options.groups || depth == 0 {
+    if inputs != depth * groups || !outputs.is_multiple_of(groups) {
         return None;
     }
     let [height, width] = shape.output()?;
-    let laid = PACKS.get(&weight, usize::from(shape.by_output()), || {
+    let packed = PACKS.get(&weight, groups, || {
         Weights::new(isa, &shape, slice(&weight).unwrap_or_default())
     });
     let mut out = pool::take(batch * outputs * height * width);
-    let bias = bias.as_ref().and_then(slice);
-    let residual = residual.as_ref().and_then(slice);
-    conv::convolve(
-        &shape,
-        slice(&input)?,
-        &laid,
-        bias,
-        residual,
+    let epilogue = Epilogue {
+        bias: bias.as_ref().and_then(slice),
+        residual: residual.as_ref().and_then(slice),
         activation,
-        &mut out,
-    );
-    Some(tensor(out, Shape::new([batch, outputs, height, width])))
+    };
+    conv::convolve(&shape, slice(&input)?, &packed, epilogue, &mut out);
+    Some(pictures(out, [batch, height, width, outputs]))
 }

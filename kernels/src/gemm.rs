@@ -10,13 +10,14 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::activation::{Activate, Activation};
+use crate::aligned::Aligned;
 use crate::attention::dot;
 use crate::simd::{Isa, Kernel, Vector};
 
 /// A matrix `[k, n]`, packed in panels.
 #[derive(Debug)]
 pub struct Packed {
-    data: Vec<f32>,
+    data: Aligned,
     k: usize,
     n: usize,
     isa: Isa,
@@ -53,7 +54,7 @@ impl Packed {
         matrix.check();
         let [k, n] = matrix.shape;
         let width = 2 * isa.lanes();
-        let mut data = vec![0.0; k * n.next_multiple_of(width)];
+        let mut data = Aligned::zeros(k * n.next_multiple_of(width));
         if k > 0 {
             let panels = data.par_chunks_mut(k * width).enumerate();
             panels.for_each(|(panel, packed)| pack_panel(matrix, panel * width, width, packed));
@@ -69,6 +70,29 @@ impl Packed {
     /// Where a panel begins.
     pub(crate) fn panel(&self, index: usize) -> *const f32 {
         self.data[index * 2 * self.isa.lanes() * self.k..].as_ptr()
+    }
+
+    /// What to prefetch with tile `index` of `tiles` at a panel, where `together` panels are used at once:
+    /// the first tile its own panel's rest, and the others in parts that of the next turn.
+    pub(crate) fn ahead(
+        &self,
+        panel: usize,
+        together: usize,
+        depth: Range<usize>,
+        index: usize,
+        tiles: usize,
+    ) -> Ahead {
+        let width = 2 * self.isa.lanes();
+        let next = panel + together;
+        let at = |panel: usize| self.panel(panel).wrapping_add(depth.start * width);
+        if index == 0 {
+            Ahead::further(at(panel), width * size_of::<f32>())
+        } else if next * width < self.n {
+            let bytes = depth.len() * width * size_of::<f32>();
+            Ahead::new(at(next), bytes, index - 1, tiles - 1, depth.len())
+        } else {
+            Ahead::none(at(panel))
+        }
     }
 
     /// What it takes in memory.
@@ -118,24 +142,53 @@ pub fn multiply(a: &[f32], b: &Packed, epilogue: Epilogue<'_>, out: &mut [f32]) 
         out.len() == m * n && a.len() == m * k,
         "shapes of a product"
     );
-    assert!(epilogue.bias.is_none_or(|bias| bias.len() == n));
-    assert!(epilogue.residual.is_none_or(|rows| rows.len() == m * n));
+    let left = Matrix {
+        data: a.as_ptr(),
+        columns: k,
+    };
+    // SAFETY: the matrix has `m` rows of the depth of `b`.
+    unsafe { multiply_rows(left, b, 0, n, epilogue, out) };
+}
+
+/// The same for rows that need not lie in memory, into the columns from `first` of an output of `stride` columns.
+///
+/// # Panics
+/// Lengths and shapes do not fit.
+///
+/// # Safety
+/// `left` has as many rows as `out`, each as long as `b` is deep.
+pub(crate) unsafe fn multiply_rows<R: Rows>(
+    left: R,
+    b: &Packed,
+    first: usize,
+    stride: usize,
+    epilogue: Epilogue<'_>,
+    out: &mut [f32],
+) {
+    if out.is_empty() {
+        return;
+    }
+    assert!(first + b.n <= stride);
+    let m = out.len() / stride;
+    assert!(out.len() == m * stride);
+    assert!(epilogue.bias.is_none_or(|bias| bias.len() == stride));
+    assert!(epilogue.residual.is_none_or(|rows| rows.len() == out.len()));
     let isa = b.isa;
-    let width = 2 * isa.lanes();
-    let panels = n.div_ceil(width);
-    // Rows of a task: what stays in the second cache beside a panel.
-    let tasks = Tasks::new(m, panels, k, isa.rows());
+    let panels = b.n.div_ceil(2 * isa.lanes());
+    let tasks = Tasks::new(m, panels, b.k, isa);
     let out = Shared(out.as_mut_ptr());
     let work = |task: usize| {
         let (rows, panels) = tasks.get(task);
-        // SAFETY: `isa` packed `b`, so it is present. `a`, `b`, `bias` and `residual` have the lengths
-        // asserted above, and no two tasks share an element of `out`.
+        // SAFETY: `isa` packed `b`, so it is present. The rows are the caller's; `bias` and `residual` have
+        // the lengths asserted above, and no two tasks share an element of `out`.
         unsafe {
             isa.run(Block {
-                a: a.as_ptr(),
+                left,
                 b,
                 epilogue,
                 out: out.get(),
+                first,
+                stride,
                 rows,
                 panels,
             });
@@ -148,6 +201,38 @@ pub fn multiply(a: &[f32], b: &Packed, epilogue: Epilogue<'_>, out: &mut [f32]) 
             .into_par_iter()
             .with_max_len(1)
             .for_each(work);
+    }
+}
+
+/// The rows of the left matrix of a product.
+pub(crate) trait Rows: Copy + Send + Sync {
+    /// Copies a part of a row.
+    ///
+    /// # Safety
+    /// The row exists and has the part, for which there is room at `to`.
+    unsafe fn copy<V: Vector>(&self, row: usize, part: Range<usize>, to: *mut f32);
+}
+
+/// Rows one after the other.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix {
+    pub(crate) data: *const f32,
+    pub(crate) columns: usize,
+}
+
+// SAFETY: it is only read, while whoever made it holds the data.
+unsafe impl Send for Matrix {}
+// SAFETY: as above.
+unsafe impl Sync for Matrix {}
+
+impl Rows for Matrix {
+    #[inline(always)]
+    unsafe fn copy<V: Vector>(&self, row: usize, part: Range<usize>, to: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe {
+            let from = self.data.add(row * self.columns + part.start);
+            std::ptr::copy_nonoverlapping(from, to, part.len());
+        }
     }
 }
 
@@ -302,17 +387,22 @@ struct Tasks {
 }
 
 impl Tasks {
-    fn new(m: usize, panels: usize, k: usize, tile: usize) -> Self {
+    fn new(m: usize, panels: usize, k: usize, isa: Isa) -> Self {
         let threads = rayon::current_num_threads();
-        // A block of rows of `a` of at most 1 MiB.
-        let rows = ((1 << 18) / k.max(1)).clamp(4 * tile, 1024);
-        let row_blocks = m.div_ceil(rows);
+        let tile = isa.rows();
         let small = m * panels * k < 1 << 16;
         let wanted = if threads == 1 || small {
             1
         } else {
             4 * threads
         };
+        // A block of rows of at most 1 MiB.
+        let rows = ((1 << 18) / k.max(1)).clamp(4 * tile, 1024);
+        let mut row_blocks = m.div_ceil(rows);
+        if 2 * isa.lanes() * panels * k <= CACHE {
+            // All panels stay in the second cache, so that each row is copied only once.
+            row_blocks = row_blocks.max(wanted.min(m / (2 * tile))).max(1);
+        }
         let panel_blocks = wanted.div_ceil(row_blocks).min(panels);
         Self {
             m,
@@ -338,16 +428,19 @@ impl Tasks {
 }
 
 /// A block of a product.
-struct Block<'a> {
-    a: *const f32,
+struct Block<'a, R> {
+    left: R,
     b: &'a Packed,
     epilogue: Epilogue<'a>,
     out: *mut f32,
+    /// The column of the output where the product begins, and how many columns the output has.
+    first: usize,
+    stride: usize,
     rows: Range<usize>,
     panels: Range<usize>,
 }
 
-impl Kernel for Block<'_> {
+impl<R: Rows> Kernel for Block<'_, R> {
     type Output = ();
 
     #[inline(always)]
@@ -358,7 +451,7 @@ impl Kernel for Block<'_> {
         let count = self.rows.len();
         let tiles = count.div_ceil(tile);
         let depths = k.div_ceil(DEPTH).max(1);
-        let mut copy = MaybeUninit::<[f32; MOST_ROWS * (DEPTH + MOST_LANES)]>::uninit();
+        let mut copy = MaybeUninit::<[f32; MOST_ROWS * COPY_STRIDE]>::uninit();
         let copy = copy.as_mut_ptr().cast::<f32>();
         // SAFETY: rows and panels are those of the matrices, whose lengths `multiply` has checked; a part
         // of the depth is at most `DEPTH`, and of `copy` only what was written is read.
@@ -373,18 +466,14 @@ impl Kernel for Block<'_> {
                     for index in 0..tiles {
                         let first = self.rows.start + index * count / tiles;
                         let rows = self.rows.start + (index + 1) * count / tiles - first;
-                        // Rows whose distance is a multiple of some KiB would evict each other.
-                        let stride = to - from + MOST_LANES;
                         for row in 0..rows {
-                            let source = self.a.add((first + row) * k + from);
-                            std::ptr::copy_nonoverlapping(
-                                source,
-                                copy.add(row * stride),
-                                to - from,
-                            );
+                            self.left
+                                .copy::<V>(first + row, from..to, copy.add(row * COPY_STRIDE));
                         }
                         for panel in some.clone() {
-                            self.tile::<V>(panel, first..first + rows, from..to, copy, stride);
+                            let ahead = self.b.ahead(panel, some.len(), from..to, index, tiles);
+                            let rows = first..first + rows;
+                            self.tile::<V>(panel, rows, from..to, copy, ahead);
                         }
                     }
                 }
@@ -393,7 +482,7 @@ impl Kernel for Block<'_> {
     }
 }
 
-impl Block<'_> {
+impl<R: Rows> Block<'_, R> {
     /// One tile of the block over a part of the depth.
     #[inline(always)]
     unsafe fn tile<V: Vector>(
@@ -402,13 +491,14 @@ impl Block<'_> {
         rows: Range<usize>,
         depth: Range<usize>,
         a: *const f32,
-        a_stride: usize,
+        ahead: Ahead,
     ) {
         let (k, n) = (self.b.k, self.b.n);
         let width = 2 * V::LANES;
         let column = panel * width;
         let columns = width.min(n - column);
-        let at = rows.start * n + column;
+        let at = rows.start * self.stride + self.first + column;
+        let last = depth.end == k;
         // SAFETY: the caller's.
         unsafe {
             let out = self.out.add(at);
@@ -417,7 +507,7 @@ impl Block<'_> {
                 residual = out.cast_const();
             } else {
                 if let Some(all) = self.epilogue.bias {
-                    bias = all.as_ptr().add(column);
+                    bias = all.as_ptr().add(self.first + column);
                 }
                 if let Some(all) = self.epilogue.residual {
                     residual = all.as_ptr().add(at);
@@ -425,25 +515,31 @@ impl Block<'_> {
             }
             Tile {
                 a,
-                a_stride,
+                a_stride: COPY_STRIDE,
                 a_step: 1,
                 b: self.b.data.as_ptr().add(column * k + depth.start * width),
                 b_stride: width,
                 k: depth.len(),
+                ahead,
                 columns,
                 bias,
-                row_bias: false,
+                relu: last && self.epilogue.activation == Activation::Relu,
                 residual,
                 out,
-                out_stride: n,
+                out_stride: self.stride,
             }
             .run_rows::<V>(rows.len());
-            if depth.end == k && self.epilogue.activation != Activation::None {
+            if last
+                && !matches!(
+                    self.epilogue.activation,
+                    Activation::None | Activation::Relu
+                )
+            {
                 for row in 0..rows.len() {
                     Activate {
                         activation: self.epilogue.activation,
-                        from: out.add(row * n),
-                        to: out.add(row * n),
+                        from: out.add(row * self.stride),
+                        to: out.add(row * self.stride),
                         count: columns,
                     }
                     .run::<V>();
@@ -455,8 +551,53 @@ impl Block<'_> {
 
 /// How deep a tile goes before the next one's turn: its rows of `A` stay in the nearest cache.
 const DEPTH: usize = 768;
+/// From a row of a copy to the next. A constant, or the rows' places would not all stay in registers; and not
+/// a multiple of some KiB, or the rows would evict each other.
+const COPY_STRIDE: usize = DEPTH + MOST_LANES;
 /// How many floats of panels are used again and again: they stay in the second cache.
 const CACHE: usize = 1 << 18;
+
+/// What to prefetch while a tile is computed: weights come from memory, which takes longer than computing
+/// with them when rows are few, and the processor's own prefetching stops at every page.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    from: *const u8,
+    /// Bytes, at every step of the depth.
+    step: usize,
+}
+
+impl Ahead {
+    /// The part `index` of `parts` of `bytes` bytes from `from`, over a depth of `k`.
+    pub(crate) fn new(
+        from: *const f32,
+        bytes: usize,
+        index: usize,
+        parts: usize,
+        k: usize,
+    ) -> Self {
+        let start = index * bytes / parts;
+        Self {
+            from: from.cast::<u8>().wrapping_add(start),
+            step: (bytes / parts).div_ceil(k.max(1)),
+        }
+    }
+
+    /// What `from` goes on with some pages later, as quickly as it is read.
+    pub(crate) fn further(from: *const f32, step: usize) -> Self {
+        Self {
+            from: from.cast::<u8>().wrapping_add(1 << 12),
+            step,
+        }
+    }
+
+    /// Nothing but what is there.
+    pub(crate) fn none(near: *const f32) -> Self {
+        Self {
+            from: near.cast(),
+            step: 0,
+        }
+    }
+}
 
 /// A few rows by two vectors of a product.
 #[derive(Clone, Copy)]
@@ -469,11 +610,14 @@ pub(crate) struct Tile {
     pub(crate) b: *const f32,
     pub(crate) b_stride: usize,
     pub(crate) k: usize,
+    /// What later tiles need, and how many bytes of it are prefetched at each step.
+    pub(crate) ahead: Ahead,
     /// How many of the columns are written.
     pub(crate) columns: usize,
-    /// Null where there is none; one for each column, or each row where `row_bias`.
+    /// Null where there is none; one for each column.
     pub(crate) bias: *const f32,
-    pub(crate) row_bias: bool,
+    /// Whether what is below zero becomes zero.
+    pub(crate) relu: bool,
     /// Null where there is none; laid out as `out`.
     pub(crate) residual: *const f32,
     pub(crate) out: *mut f32,
@@ -527,7 +671,10 @@ impl Tile {
             let mut lefts = [V::splat(0.0); ROWS];
             let mut rights = [V::splat(0.0); ROWS];
             let (mut a, mut b) = (self.a, self.b);
+            let mut ahead = self.ahead.from;
             for _ in 0..self.k {
+                V::prefetch(ahead);
+                ahead = ahead.wrapping_add(self.ahead.step);
                 let left = V::load(b);
                 let right = if WIDE { V::load(b.add(V::LANES)) } else { left };
                 for row in 0..ROWS {
@@ -541,7 +688,7 @@ impl Tile {
                 b = b.add(self.b_stride);
             }
             let width = if WIDE { 2 * V::LANES } else { V::LANES };
-            if self.columns == width && !self.row_bias {
+            if self.columns == width {
                 if !self.bias.is_null() {
                     let left = V::load(self.bias);
                     let right = if WIDE {
@@ -561,6 +708,13 @@ impl Tile {
                         if WIDE {
                             rights[row] = rights[row].add(V::load(from.add(V::LANES)));
                         }
+                    }
+                }
+                if self.relu {
+                    // In this order a NaN stays one.
+                    for row in 0..ROWS {
+                        lefts[row] = V::splat(0.0).max(lefts[row]);
+                        rights[row] = V::splat(0.0).max(rights[row]);
                     }
                 }
                 for row in 0..ROWS {
@@ -597,14 +751,13 @@ impl Tile {
                     let place = row * self.out_stride + at;
                     let mut value = V::load(sums.add(2 * V::LANES * row + at));
                     if !self.bias.is_null() {
-                        value = value.add(if self.row_bias {
-                            V::splat(*self.bias.add(row))
-                        } else {
-                            V::load_some(self.bias.add(at), count)
-                        });
+                        value = value.add(V::load_some(self.bias.add(at), count));
                     }
                     if !self.residual.is_null() {
                         value = value.add(V::load_some(self.residual.add(place), count));
+                    }
+                    if self.relu {
+                        value = V::splat(0.0).max(value);
                     }
                     value.store_some(self.out.add(place), count);
                     at += V::LANES;

@@ -19,6 +19,7 @@
 )]
 
 pub mod activation;
+mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod attention;
@@ -36,6 +37,7 @@ mod plain;
 mod pool;
 pub mod pooling;
 mod simd;
+mod threads;
 
 pub use activation::Activation;
 pub use conv::Convolution;
@@ -52,3 +54,4 @@ pub use plain::{
     set_precision,
 };
 pub use simd::{Isa, VARIABLE};
+pub use threads::awake;

@@ -16,7 +16,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::activation::{Activate, Activation};
-use crate::gemm::{Epilogue, Shared, Tile, View};
+use crate::gemm::{Ahead, Epilogue, Shared, Tile, View};
 use crate::simd::{Isa, Kernel, Vector};
 
 /// What weights are kept in, and products computed by.
@@ -464,9 +464,10 @@ impl Kernel for Widened<'_> {
                         b: self.wide.as_ptr().add(at),
                         b_stride: WIDTH,
                         k,
+                        ahead: Ahead::none(self.wide.as_ptr().add(at)),
                         columns,
+                        relu: false,
                         bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(column)),
-                        row_bias: false,
                         residual: residual
                             .map_or(std::ptr::null(), |rows| rows.as_ptr().add(place)),
                         out,

@@ -1,6 +1,4 @@
-//! Max pooling of pictures as they lie.
-
-use std::cell::RefCell;
+//! Max pooling of pictures that have their channels last.
 
 use rayon::prelude::*;
 
@@ -36,48 +34,49 @@ impl Window {
     }
 }
 
-/// The greatest value of each window of each plane.
+/// The greatest value of each window for each of the channels: `[batch, height, width, channels]`.
 ///
 /// # Panics
 /// Lengths do not fit, or the window has no output.
-pub fn max_pool(isa: Isa, window: &Window, planes: &[f32], out: &mut [f32]) {
-    let output = window.output().unwrap_or_default();
-    let (size, out_size) = (window.input[0] * window.input[1], output[0] * output[1]);
-    assert!(out_size > 0 && out.len().is_multiple_of(out_size));
-    assert_eq!(planes.len(), out.len() / out_size * size);
-    let pairs = planes.par_chunks(size).zip(out.par_chunks_mut(out_size));
-    pairs.with_min_len(4).for_each(|(plane, out)| {
-        ROW.with_borrow_mut(|row| {
-            row.clear();
-            row.resize(window.input[1] + 2 * window.padding[1], f32::NEG_INFINITY);
-            // SAFETY: `isa` is present; the lengths are asserted above.
-            unsafe {
-                isa.run(Plane {
-                    window,
-                    output,
-                    plane: plane.as_ptr(),
-                    row: row.as_mut_ptr(),
-                    out: out.as_mut_ptr(),
-                });
-            }
-        });
+pub fn max_pool(isa: Isa, window: &Window, channels: usize, pictures: &[f32], out: &mut [f32]) {
+    if out.is_empty() {
+        return;
+    }
+    let [rows, columns] = window.output().unwrap_or_default();
+    let size = window.input[0] * window.input[1] * channels;
+    assert!(rows > 0 && out.len().is_multiple_of(rows * columns * channels));
+    assert_eq!(
+        pictures.len(),
+        out.len() / (rows * columns * channels) * size
+    );
+    let lines = out.par_chunks_mut(columns * channels).enumerate();
+    lines.with_min_len(4).for_each(|(line, out)| {
+        let picture = &pictures[line / rows * size..][..size];
+        // SAFETY: `isa` is present; the lengths are asserted above.
+        unsafe {
+            isa.run(Line {
+                window,
+                channels,
+                y: line % rows,
+                columns,
+                picture: picture.as_ptr(),
+                out: out.as_mut_ptr(),
+            });
+        }
     });
 }
 
-thread_local! {
-    static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
-struct Plane<'a> {
+/// A row of the output.
+struct Line<'a> {
     window: &'a Window,
-    output: [usize; 2],
-    plane: *const f32,
-    /// As wide as the input with its padding.
-    row: *mut f32,
+    channels: usize,
+    y: usize,
+    columns: usize,
+    picture: *const f32,
     out: *mut f32,
 }
 
-impl Kernel for Plane<'_> {
+impl Kernel for Line<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -88,36 +87,28 @@ impl Kernel for Plane<'_> {
             stride,
             padding,
         } = *self.window;
-        let [height, width] = input;
-        // SAFETY: windows are clipped to the picture, and the row has room for the padding.
-        unsafe {
-            for y in 0..self.output[0] {
-                let start = (y * stride[0]).saturating_sub(padding[0]);
-                let end = (y * stride[0] + kernel[0])
-                    .saturating_sub(padding[0])
-                    .min(height);
-                let mut x = 0;
-                while x < width {
-                    let count = (width - x).min(V::LANES);
+        let reach = |axis: usize, at: usize| {
+            let begin = at * stride[axis];
+            let end = (begin + kernel[axis]).saturating_sub(padding[axis]);
+            begin.saturating_sub(padding[axis])..end.min(input[axis])
+        };
+        for x in 0..self.columns {
+            let mut channel = 0;
+            while channel < self.channels {
+                let count = (self.channels - channel).min(V::LANES);
+                // SAFETY: windows are clipped to the picture.
+                unsafe {
                     let mut most = V::splat(f32::NEG_INFINITY);
-                    for row in start..end {
-                        most = V::load_some(self.plane.add(row * width + x), count).max(most);
+                    for row in reach(0, self.y) {
+                        for column in reach(1, x) {
+                            let at = (row * input[1] + column) * self.channels + channel;
+                            most = V::load_some(self.picture.add(at), count).max(most);
+                        }
                     }
-                    most.store_some(self.row.add(padding[1] + x), count);
-                    x += V::LANES;
+                    let at = x * self.channels + channel;
+                    most.store_some(self.out.add(at), count);
                 }
-                let out = self.out.add(y * self.output[1]);
-                let mut x = 0;
-                while x < self.output[1] {
-                    let count = (self.output[1] - x).min(V::LANES);
-                    let mut most = V::splat(f32::NEG_INFINITY);
-                    for tap in 0..kernel[1] {
-                        let from = self.row.add(x * stride[1] + tap);
-                        most = V::load_apart(from, stride[1], count).max(most);
-                    }
-                    most.store_some(out.add(x), count);
-                    x += V::LANES;
-                }
+                channel += V::LANES;
             }
         }
     }

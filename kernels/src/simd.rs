@@ -145,6 +145,9 @@ pub trait Vector: Copy {
         // SAFETY: no vector is wider than the array.
         unsafe { Self::load(lanes.as_ptr()) }
     }
+    /// Asks for what will be loaded from there, if anything is.
+    #[inline(always)]
+    fn prefetch(_from: *const u8) {}
     unsafe fn store(self, to: *mut f32);
     unsafe fn store_some(self, to: *mut f32, count: usize);
     unsafe fn add(self, other: Self) -> Self;
@@ -310,6 +313,11 @@ mod x86 {
             unsafe { Self(_mm256_maskload_ps(from, mask8(count))) }
         }
         #[inline(always)]
+        fn prefetch(from: *const u8) {
+            // SAFETY: a prefetch of any address is allowed.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
+        }
+        #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             unsafe { _mm256_storeu_ps(to, self.0) }
         }
@@ -430,6 +438,11 @@ mod x86 {
                     from,
                 ))
             }
+        }
+        #[inline(always)]
+        fn prefetch(from: *const u8) {
+            // SAFETY: a prefetch of any address is allowed.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {

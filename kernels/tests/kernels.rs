@@ -386,18 +386,35 @@ fn convolutions() {
         let expected = naive_convolution(&shape, &input, &weights, bias, residual, activation);
         for isa in Isa::present() {
             let weights = Weights::new(isa, &shape, &weights);
+            let last = channels_last(&input, channels[0], shape.batch);
+            let residual = residual.map(|r| channels_last(r, channels[1], shape.batch));
+            let epilogue = Epilogue {
+                bias,
+                residual: residual.as_deref(),
+                activation,
+            };
             let mut found = vec![f32::NAN; expected.len()];
-            convolve(
-                &shape, &input, &weights, bias, residual, activation, &mut found,
-            );
+            convolve(&shape, &last, &weights, epilogue, &mut found);
             close(
                 &found,
-                &expected,
+                &channels_last(&expected, channels[1], shape.batch),
                 2e-5,
                 &format!("{isa:?} {shape:?} {activation:?}"),
             );
         }
     }
+}
+
+/// `[batch, channels, pixels]` as `[batch, pixels, channels]`.
+fn channels_last<T: Copy>(values: &[T], channels: usize, batch: usize) -> Vec<T> {
+    let pixels = values.len() / (channels * batch).max(1);
+    let mut found = Vec::with_capacity(values.len());
+    for picture in values.chunks_exact((channels * pixels).max(1)) {
+        for pixel in 0..pixels {
+            found.extend((0..channels).map(|channel| picture[channel * pixels + pixel]));
+        }
+    }
+    found
 }
 
 fn naive_convolution(
@@ -465,7 +482,8 @@ fn pools() {
             continue;
         };
         let [rows, columns] = window.input;
-        let planes = random.below(10);
+        let (batch, channels) = (1 + random.below(2), random.below(40));
+        let planes = batch * channels;
         let input = random.floats(planes * rows * columns);
         let mut expected = Vec::new();
         for plane in 0..planes {
@@ -489,7 +507,9 @@ fn pools() {
         }
         for isa in Isa::present() {
             let mut found = vec![f32::NAN; expected.len()];
-            max_pool(isa, &window, &input, &mut found);
+            let last = channels_last(&input, channels, batch);
+            max_pool(isa, &window, channels, &last, &mut found);
+            let expected = channels_last(&expected, channels, batch);
             close(&found, &expected, 0.0, &format!("{isa:?} {window:?}"));
         }
     }

@@ -41,6 +41,9 @@ pub enum LoadError {
     /// The checkpoint's tensors are not the model's.
     #[error(transparent)]
     Keys(#[from] Box<KeyReport>),
+    /// The device did not take the tensors.
+    #[error("{0}")]
+    Device(String),
 }
 
 impl From<salamander_importers::LoadError> for LoadError {
@@ -48,6 +51,7 @@ impl From<salamander_importers::LoadError> for LoadError {
         match error {
             salamander_importers::LoadError::Format(error) => Self::Format(error),
             salamander_importers::LoadError::Keys(report) => Self::Keys(report),
+            salamander_importers::LoadError::Device(reason) => Self::Device(reason),
             // The enum is open: what it may grow is still a failed load of this checkpoint.
             other => Self::Config(ConfigError::new("architectures", other.to_string())),
         }

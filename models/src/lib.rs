@@ -29,6 +29,7 @@ pub use detect::{Detected, Field, Finding, detect};
 pub use error::{ConfigError, InputError, LoadError};
 pub use naming::{Naming, naming};
 pub use preset::{Preset, find_preset, timm_preset};
+pub use salamander_kernels::awake;
 pub use tensors::{Inputs, Outputs, Value};
 
 /// Every architecture of the zoo.

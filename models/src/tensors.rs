@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use burn::backend::ExecutionError;
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
 use crate::InputError;
@@ -200,10 +201,24 @@ impl Outputs {
     }
 
     /// Reads everything back to the host.
+    ///
+    /// # Panics
+    /// As [`Value::try_into_data`] fails.
     pub fn into_data(self) -> BTreeMap<String, TensorData> {
         let items = self.0.into_iter();
         items
             .map(|(name, value)| (name.into_owned(), value.into_data()))
+            .collect()
+    }
+
+    /// Reads everything back to the host.
+    ///
+    /// # Errors
+    /// As [`Value::try_into_data`].
+    pub fn try_into_data(self) -> Result<BTreeMap<String, TensorData>, ExecutionError> {
+        let items = self.0.into_iter();
+        items
+            .map(|(name, value)| Ok((name.into_owned(), value.try_into_data()?)))
             .collect()
     }
 }
@@ -218,9 +233,21 @@ macro_rules! value {
 
         impl Value {
             /// Reads it back to the host, as `f32`.
+            ///
+            /// # Panics
+            /// As [`Value::try_into_data`] fails.
             pub fn into_data(self) -> TensorData {
                 match self { $(Value::$variant(tensor) => tensor.into_data()),* }
                     .convert_dtype(DType::F32)
+            }
+
+            /// Reads it back to the host, as `f32`.
+            ///
+            /// # Errors
+            /// The device failed since it was read the last time.
+            pub fn try_into_data(self) -> Result<TensorData, ExecutionError> {
+                let data = match self { $(Value::$variant(tensor) => tensor.try_into_data()),* };
+                Ok(data?.convert_dtype(DType::F32))
             }
         }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use burn::tensor::{Int, Tensor, TensorData};
 use flate2::Compression;
@@ -21,7 +21,7 @@ use super::config::GenerationConfig;
 use super::languages;
 use super::rules::{Rules, TimestampRules};
 use super::search::{Found, SearchOptions, Steps, beam_search, sample};
-use crate::Error;
+use crate::{Device, Error};
 
 /// What stands before every window.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,7 +77,7 @@ pub(crate) struct Transcriber<'a> {
     pub(crate) model: &'a WhisperForConditionalGeneration,
     pub(crate) config: &'a WhisperConfig,
     pub(crate) generation: &'a GenerationConfig,
-    pub(crate) device: &'a burn::tensor::Device,
+    pub(crate) device: &'a Device,
 }
 
 fn option(name: &'static str, reason: impl Into<String>) -> Error {
@@ -175,7 +175,7 @@ impl Transcriber<'_> {
         &self,
         recordings: &[Recording<'_>],
         request: &Request,
-        mut found: impl FnMut(usize, &[Segment], Option<u32>, f64) -> Result<(), Error>,
+        mut found: impl FnMut(usize, &[Segment], Option<u32>, f64) -> Result<ControlFlow<()>, Error>,
     ) -> Result<(), Error> {
         let window = self.config.window_frames();
         let end = self.end()?;
@@ -254,13 +254,15 @@ impl Transcriber<'_> {
                         let left = recording.features.frames.min(recording.content) - state.seek;
                         let encoded = encoded.clone().narrow(0, row, 1);
                         answer.times =
-                            self.token_times(&encoded, prompt, &answer, heads, left.min(window));
+                            self.token_times(&encoded, prompt, &answer, heads, left.min(window))?;
                     }
                     let language = self.language(&state.init);
                     let segments =
                         state.take(&answer, random, recording, request, window, first_time);
                     let done = state.seek.min(recording.content) as f64 * PRECISION / STRIDE as f64;
-                    found(*index, &segments, language, done)?;
+                    if found(*index, &segments, language, done)?.is_break() {
+                        return Ok(());
+                    }
                 }
             }
         }
@@ -290,7 +292,7 @@ impl Transcriber<'_> {
         let data = TensorData::new(values.collect::<Vec<_>>(), [windows.len(), bins, frames]);
         self.model
             .trunk()
-            .encode(Tensor::from_data(data, self.device))
+            .encode(Tensor::from_data(data, self.device.burn()))
     }
 
     fn rules(&self, request: &Request, end: u32) -> Rules {
@@ -473,7 +475,7 @@ impl Transcriber<'_> {
         CachedDecoder {
             model: self.model,
             cache: self.model.trunk().cache(encoded.clone(), beams, capacity),
-            device: self.device.clone(),
+            device: self.device,
         }
     }
 
@@ -577,7 +579,7 @@ impl Transcriber<'_> {
             return open.iter().map(one).collect();
         }
         let rows: Vec<i64> = open.iter().map(|&row| row as i64).collect();
-        let rows = Tensor::from_data(&rows[..], self.device);
+        let rows = Tensor::from_data(&rows[..], self.device.burn());
         let mut decoder = self.decoder(&encoded.clone().select(0, rows), 1, capacity);
         let prompts: Vec<&[u32]> = open.iter().map(|&row| prompts[row]).collect();
         let mut drawn: Vec<ChaCha8Rng> = open.iter().map(|&row| random[row].clone()).collect();
@@ -638,34 +640,30 @@ impl Transcriber<'_> {
         answer: &Answer,
         heads: &[[usize; 2]],
         frames: usize,
-    ) -> Vec<f64> {
+    ) -> Result<Vec<f64>, Error> {
         let count = answer.tokens.len();
         let fed = count - usize::from(!answer.ended && count > 0);
         let positions = (frames / STRIDE).min(self.config.max_source_positions);
         if fed == 0 || positions == 0 {
-            return vec![0.0; count];
+            return Ok(vec![0.0; count]);
         }
         let tokens = prompt.iter().chain(&answer.tokens[..fed]);
         let ids: Vec<i64> = tokens.map(|&id| i64::from(id)).collect();
         let data = TensorData::new(ids, [1, prompt.len() + fed]);
-        let ids = Tensor::<2, Int>::from_data(data, self.device);
+        let ids = Tensor::<2, Int>::from_data(data, self.device.burn());
         let trunk = self.model.trunk();
         let weights = trunk.cross_attentions(ids.into(), encoded.clone(), heads);
+        let weights = weights.narrow(2, prompt.len(), fed).narrow(3, 0, positions);
         let weights = Weights {
             heads: heads.len(),
             tokens: fed,
             positions,
-            values: weights
-                .narrow(2, prompt.len(), fed)
-                .narrow(3, 0, positions)
-                .into_data()
-                .iter::<f32>()
-                .collect(),
+            values: self.device.read(weights)?.iter::<f32>().collect(),
         };
         let entered = weights.align(self.config.median_filter_width);
         let mut times: Vec<f64> = entered.iter().map(|&at| at as f64 * PRECISION).collect();
         times.resize(count, times[fed - 1]);
-        times
+        Ok(times)
     }
 
     /// The probability that nobody speaks, which the model tells where the transcript starts.
@@ -793,7 +791,7 @@ fn split(answer: &Answer, offset: f64, first_time: u32, frames: usize) -> (Vec<S
 struct CachedDecoder<'a> {
     model: &'a WhisperForConditionalGeneration,
     cache: Cache,
-    device: burn::tensor::Device,
+    device: &'a Device,
 }
 
 impl Steps for CachedDecoder<'_> {
@@ -805,11 +803,12 @@ impl Steps for CachedDecoder<'_> {
         let ids = rows.iter().flat_map(|row| row.iter());
         let ids: Vec<i64> = ids.map(|&id| i64::from(id)).collect();
         let data = TensorData::new(ids, [rows.len(), length]);
-        let ids = Tensor::<2, Int>::from_data(data, &self.device);
+        let ids = Tensor::<2, Int>::from_data(data, self.device.burn());
         let hidden = self.model.trunk().step(ids, &mut self.cache);
         let [rows, length, width] = hidden.dims();
         let last = hidden.slice([0..rows, length - 1..length, 0..width]);
-        Ok(self.model.logits(last).into_data().iter::<f32>().collect())
+        let logits = self.device.read(self.model.logits(last))?;
+        Ok(logits.iter::<f32>().collect())
     }
 
     fn reorder(&mut self, parents: &[usize]) {
@@ -821,7 +820,7 @@ impl Steps for CachedDecoder<'_> {
             return;
         }
         let parents: Vec<i64> = parents.iter().map(|&parent| parent as i64).collect();
-        let parents = Tensor::from_data(&parents[..], &self.device);
+        let parents = Tensor::from_data(&parents[..], self.device.burn());
         self.cache.reorder(&parents);
     }
 }
@@ -909,7 +908,7 @@ mod tests {
             model: &model,
             config: &config,
             generation: &generation,
-            device: device.burn(),
+            device: &device,
         };
         let sounds = Checkpoint::open(folder.join("features.safetensors")).unwrap();
         let sounds: BTreeMap<&str, Features> = sounds
@@ -937,7 +936,7 @@ mod tests {
             };
             let outcome = transcriber.run(&[recording], &request, |_, segments, _, _| {
                 found.extend_from_slice(segments);
-                Ok(())
+                Ok(ControlFlow::Continue(()))
             });
             let expected = case["segments"].as_array().unwrap();
             let at = found

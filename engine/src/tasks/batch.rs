@@ -4,11 +4,13 @@ use std::borrow::Borrow;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use burn::tensor::TensorData;
 use salamander_models::processing::text::{Encoding, TextTokenizer, Truncation};
 use salamander_models::{Inputs, Model, Outputs, PretrainedConfig, Task, open};
 
+use crate::clock::Instant;
 use crate::{Device, Error, ModelDir};
 
 /// A text, or a pair of texts that belong together.
@@ -103,8 +105,9 @@ impl TextModel {
         let config = directory.config_for(&checkpoint)?;
         let common = directory.common_config(&config)?;
         let tokenizer = directory.tokenizer()?;
-        let model = open(&config, task, &checkpoint, device.burn())
-            .map_err(Error::load(directory.path()))?;
+        let model = device.load(directory.path(), || {
+            open(&config, task, &checkpoint, device.burn())
+        })?;
         let text_model = Self {
             model: model.into(),
             tokenizer: Arc::new(tokenizer),
@@ -148,6 +151,14 @@ impl TextModel {
     pub(super) fn forward<E: Borrow<Encoding>>(
         &self,
         encodings: &[E],
+        take: impl FnMut(&[usize], Outputs) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.device.attempt(|| self.batches(encodings, take))
+    }
+
+    fn batches<E: Borrow<Encoding>>(
+        &self,
+        encodings: &[E],
         mut take: impl FnMut(&[usize], Outputs) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let length = |index: usize| encodings[index].borrow().len();
@@ -160,9 +171,27 @@ impl TextModel {
                 .iter()
                 .map(|&index| encodings[index].borrow())
                 .collect();
-            take(batch, self.model.forward(self.inputs(&rows))?)?;
+            let inputs = self.inputs(&rows);
+            take(batch, self.device.forward(&*self.model, inputs)?)?;
         }
         Ok(())
+    }
+
+    /// Runs the network on rows of nothing, of a few lengths, and says how long that took.
+    pub(super) fn warm_up(&self) -> Result<Duration, Error> {
+        const LENGTHS: [usize; 3] = [8, 32, 128];
+        let begin = Instant::now();
+        let longest = self.max_length();
+        for length in LENGTHS.map(|length| length.min(longest)) {
+            let ids = TensorData::new(vec![0_i64; length], [1, length]);
+            let inputs = Inputs::new().with("input_ids", ids);
+            self.device.attempt(|| {
+                let read = self.model.forward(inputs)?.try_into_data();
+                read.map_err(|error| self.device.failure(&error.to_string()))?;
+                Ok(())
+            })?;
+        }
+        Ok(begin.elapsed())
     }
 
     /// The rows as tensors, padded on the right.
@@ -200,14 +229,15 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Takes the output `name` of a batch of `rows` sequences.
+    /// Takes the output `name` of a batch of `rows` sequences, which `device` computed.
     pub(super) fn take(
         outputs: &mut Outputs,
         name: &'static str,
         rows: usize,
+        device: &Device,
     ) -> Result<Self, Error> {
         let data = outputs.remove(name).ok_or(Error::Output { name })?;
-        let values: Vec<f32> = data.into_data().iter::<f32>().collect();
+        let values: Vec<f32> = device.read(data)?.iter::<f32>().collect();
         let width = values.len() / rows.max(1);
         Ok(Self { values, width })
     }

@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::time::Duration;
 
 use salamander_models::Task;
 use salamander_models::processing::text::{Encoding, Truncation};
@@ -111,6 +112,15 @@ impl FillMask {
         Ok(self.model.tokenizer.decode(&[self.mask], false)?)
     }
 
+    /// Runs the network on texts of 8, 32 and 128 tokens, so that a GPU has compiled and tuned its kernels before the first
+    /// answer, and says how long that took.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn warm_up(&self) -> Result<Duration, Error> {
+        self.model.warm_up()
+    }
+
     /// The device that runs it.
     pub fn device(&self) -> &Device {
         &self.model.device
@@ -150,7 +160,7 @@ impl FillMask {
         }
         let mut answers = Ordered::new(encodings.len());
         self.model.forward(&encodings, |batch, mut outputs| {
-            let mut logits = Rows::take(&mut outputs, "logits", batch.len())?;
+            let mut logits = Rows::take(&mut outputs, "logits", batch.len(), self.device())?;
             let longest = batch
                 .iter()
                 .map(|&index| encodings[index].len())

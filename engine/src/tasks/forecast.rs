@@ -1,5 +1,6 @@
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use burn::tensor::TensorData;
 use salamander_models::processing::distribution::{Distribution, Family};
@@ -7,6 +8,7 @@ use salamander_models::processing::series::{SeriesError, Table, TableOptions};
 use salamander_models::{Forecasts, Inputs, Model, Outputs, Task, open, open_class};
 use serde::Serialize;
 
+use crate::clock::Instant;
 use crate::{Device, Error, ModelDir};
 
 /// Options of [`Forecast`].
@@ -90,8 +92,9 @@ impl Forecast {
         let directory = ModelDir::find(model)?;
         let checkpoint = device.weights(directory.checkpoint()?);
         let config = directory.config_for(&checkpoint)?;
-        let model = open(&config, Task::Forecast, &checkpoint, device.burn())
-            .map_err(Error::load(directory.path()))?;
+        let model = device.load(directory.path(), || {
+            open(&config, Task::Forecast, &checkpoint, device.burn())
+        })?;
         Self::serve(model, device)
     }
 
@@ -104,8 +107,9 @@ impl Forecast {
         let directory = ModelDir::find(model)?;
         let config = directory.config_or_empty()?;
         let checkpoint = device.weights(directory.checkpoint()?);
-        let (_, model) = open_class(&config, Some(class), &checkpoint, device.burn())
-            .map_err(Error::load(directory.path()))?;
+        let (_, model) = device.load(directory.path(), || {
+            open_class(&config, Some(class), &checkpoint, device.burn())
+        })?;
         Self::serve(model, device)
     }
 
@@ -148,6 +152,19 @@ impl Forecast {
     /// What the network takes and gives.
     pub fn forecasts(&self) -> Forecasts {
         self.forecasts
+    }
+
+    /// Runs the network once on zeros, so that a GPU has compiled and tuned its kernels before the first
+    /// answer, and says how long that took.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn warm_up(&self) -> Result<Duration, Error> {
+        let begin = Instant::now();
+        let series = self.forecasts.channels.unwrap_or(1);
+        let window = vec![0.0; self.forecasts.context * series];
+        self.stretches([&window[..]], series)?;
+        Ok(begin.elapsed())
     }
 
     /// The device that runs it.
@@ -327,14 +344,19 @@ impl Forecast {
             }
         }
         let inputs = inputs.with("past_values", TensorData::new(values, shape));
-        let mut outputs = self.model.forward(inputs)?;
+        self.device
+            .attempt(|| self.forward(inputs, shape[0], width))
+    }
+
+    fn forward(&self, inputs: Inputs, windows: usize, width: usize) -> Result<Vec<Stretch>, Error> {
+        let mut outputs = self.device.forward(&*self.model, inputs)?;
         let Some(family) = self.forecasts.family else {
-            let values = take(&mut outputs, "prediction_outputs")?;
+            let values = self.take(&mut outputs, "prediction_outputs")?;
             let size = self.forecasts.horizon * width;
             let stretch = |values: &[f32]| Stretch(values.iter().map(|v| At::Value(*v)).collect());
             return Ok(values.chunks(size).map(stretch).collect());
         };
-        self.distributions(&mut outputs, family, shape[0], width)
+        self.distributions(&mut outputs, family, windows, width)
     }
 
     fn distributions(
@@ -352,9 +374,9 @@ impl Forecast {
         let names = &names[..family.parameters().len()];
         let parameters: Vec<Vec<f32>> = names
             .iter()
-            .map(|name| take(outputs, name))
+            .map(|name| self.take(outputs, name))
             .collect::<Result<_, _>>()?;
-        let (loc, scale) = (take(outputs, "loc")?, take(outputs, "scale")?);
+        let (loc, scale) = (self.take(outputs, "loc")?, self.take(outputs, "scale")?);
         let size = self.forecasts.horizon * width;
         let stretch = |window: usize| {
             let at = |index: usize| {
@@ -370,6 +392,15 @@ impl Forecast {
             Stretch((0..size).map(at).collect())
         };
         Ok((0..windows).map(stretch).collect())
+    }
+
+    /// An output read back to the host. The classes that forecast have its outputs.
+    fn take(&self, outputs: &mut Outputs, name: &str) -> Result<Vec<f32>, Error> {
+        let data = outputs.remove(name).ok_or_else(|| Error::Option {
+            name: "model",
+            reason: format!("has no output `{name}`"),
+        })?;
+        Ok(self.device.read(data)?.iter::<f32>().collect())
     }
 
     /// Goes on from the first stretch to the horizon: for each step and series what is known of it.
@@ -543,13 +574,4 @@ impl Draws {
         mixed ^= mixed >> 31;
         (mixed >> 11) as f64 / (1_u64 << 53) as f64
     }
-}
-
-/// An output read back to the host. The classes that forecast have its outputs.
-fn take(outputs: &mut Outputs, name: &str) -> Result<Vec<f32>, Error> {
-    let data = outputs.remove(name).ok_or_else(|| Error::Option {
-        name: "model",
-        reason: format!("has no output `{name}`"),
-    })?;
-    Ok(data.into_data().iter::<f32>().collect())
 }

@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::time::Duration;
 
 use salamander_models::Task;
 
@@ -71,6 +72,15 @@ impl ImageClassification {
         &self.classes.labels
     }
 
+    /// Runs the network once on a black picture, so that a GPU has compiled and tuned its kernels before the first
+    /// answer, and says how long that took.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn warm_up(&self) -> Result<Duration, Error> {
+        self.model.warm_up()
+    }
+
     /// The device that runs it.
     pub fn device(&self) -> &Device {
         &self.model.device
@@ -96,7 +106,7 @@ impl ImageClassification {
         let inputs: Vec<ImageInput<'a>> = inputs.into_iter().map(Into::into).collect();
         let mut answers = Ordered::new(inputs.len());
         self.model.forward(&inputs, |batch, mut outputs| {
-            let mut logits = Rows::take(&mut outputs, "logits", batch.len())?;
+            let mut logits = Rows::take(&mut outputs, "logits", batch.len(), self.device())?;
             let (function, top_k) = (self.options.function, self.options.top_k);
             for (row, &index) in batch.iter().enumerate() {
                 let answer = self.classes.answer(logits.row(row), function, top_k);

@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::time::Duration;
 
 use salamander_models::Task;
 
@@ -62,6 +63,15 @@ impl ImageEmbedding {
         self
     }
 
+    /// Runs the network once on a black picture, so that a GPU has compiled and tuned its kernels before the first
+    /// answer, and says how long that took.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn warm_up(&self) -> Result<Duration, Error> {
+        self.model.warm_up()
+    }
+
     /// The device that runs it.
     pub fn device(&self) -> &Device {
         &self.model.device
@@ -95,7 +105,7 @@ impl ImageEmbedding {
                 let [rows, _, width] = hidden.dims();
                 outputs = outputs.with("vector", hidden.slice([0..rows, 0..1, 0..width]));
             }
-            let mut vectors = Rows::take(&mut outputs, "vector", batch.len())?;
+            let mut vectors = Rows::take(&mut outputs, "vector", batch.len(), self.device())?;
             for (row, &index) in batch.iter().enumerate() {
                 let mut vector = vectors.row(row).to_vec();
                 if self.options.normalize {

@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use burn::tensor::TensorData;
 use salamander_models::processing::image::{Image, ImageProcessor, Pixels};
 use salamander_models::{Inputs, Model, Outputs, PretrainedConfig, Task, open};
 
+use crate::clock::Instant;
 use crate::source::Source;
 use crate::{Device, Error};
 
@@ -95,8 +97,9 @@ impl ImageModel {
         let processor =
             ImageProcessor::parse(&processor).map_err(Error::config(directory.path()))?;
         let checkpoint = device.weights(source.checkpoint);
-        let model = open(&source.config, task, &checkpoint, device.burn())
-            .map_err(Error::load(directory.path()))?;
+        let model = device.load(directory.path(), || {
+            open(&source.config, task, &checkpoint, device.burn())
+        })?;
         let image_model = Self {
             model: model.into(),
             processor: Arc::new(processor),
@@ -108,6 +111,14 @@ impl ImageModel {
     /// Runs the network over all pictures, and hands each batch's outputs over with the indices of its
     /// pictures.
     pub(super) fn forward(
+        &self,
+        inputs: &[ImageInput<'_>],
+        take: impl FnMut(&[usize], Outputs) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.device.attempt(|| self.batches(inputs, take))
+    }
+
+    fn batches(
         &self,
         inputs: &[ImageInput<'_>],
         mut take: impl FnMut(&[usize], Outputs) -> Result<(), Error>,
@@ -129,11 +140,28 @@ impl ImageModel {
                 let values: Vec<f32> = batch.into_iter().flat_map(|(_, p)| p.values).collect();
                 let data = TensorData::new(values, [indices.len(), 3, size.0, size.1]);
                 let inputs = Inputs::new().with("pixel_values", data);
-                take(&indices, self.model.forward(inputs)?)?;
+                take(&indices, self.device.forward(&*self.model, inputs)?)?;
                 rest = later;
             }
         }
         Ok(())
+    }
+
+    /// Runs the network on a black picture, and says how long that took.
+    pub(super) fn warm_up(&self) -> Result<Duration, Error> {
+        const SIDE: usize = 256;
+        let begin = Instant::now();
+        let refuse = |source| Error::Image {
+            name: "a black picture".to_owned(),
+            source,
+        };
+        let image = Image::new(SIDE, SIDE, vec![0; 3 * SIDE * SIDE]).map_err(refuse)?;
+        self.forward(&[ImageInput::Image(&image)], |_, outputs| {
+            let read = outputs.try_into_data();
+            read.map_err(|error| self.device.failure(&error.to_string()))?;
+            Ok(())
+        })?;
+        Ok(begin.elapsed())
     }
 
     fn prepare(&self, index: usize, input: ImageInput<'_>) -> Result<Pixels, Error> {

@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::time::Duration;
 
 use salamander_models::Task;
 use salamander_models::processing::text::{Encoding, Truncation, TruncationStrategy};
@@ -115,6 +116,15 @@ impl QuestionAnswering {
         Ok(self)
     }
 
+    /// Runs the network on texts of 8, 32 and 128 tokens, so that a GPU has compiled and tuned its kernels before the first
+    /// answer, and says how long that took.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn warm_up(&self) -> Result<Duration, Error> {
+        self.model.warm_up()
+    }
+
     /// The device that runs it.
     pub fn device(&self) -> &Device {
         &self.model.device
@@ -146,8 +156,8 @@ impl QuestionAnswering {
         let flat: Vec<&Encoding> = windows.iter().flatten().collect();
         let mut found = Ordered::new(flat.len());
         self.model.forward(&flat, |batch, mut outputs| {
-            let mut starts = Rows::take(&mut outputs, "start_logits", batch.len())?;
-            let mut ends = Rows::take(&mut outputs, "end_logits", batch.len())?;
+            let mut starts = Rows::take(&mut outputs, "start_logits", batch.len(), self.device())?;
+            let mut ends = Rows::take(&mut outputs, "end_logits", batch.len(), self.device())?;
             for (row, &index) in batch.iter().enumerate() {
                 let length = flat[index].len();
                 let (starts, ends) = (&mut starts.row(row)[..length], &mut ends.row(row)[..length]);

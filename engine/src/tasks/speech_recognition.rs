@@ -1,6 +1,8 @@
 use std::fmt::Write;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use salamander_models::processing::audio::{Features, LogMel, LogMelConfig};
 use salamander_models::processing::text::TextTokenizer;
@@ -8,6 +10,7 @@ use salamander_models::whisper::{self, WhisperConfig, WhisperForConditionalGener
 use salamander_models::{ConfigError, detect, find};
 use serde::Serialize;
 
+use crate::clock::Instant;
 use crate::generate::{
     GenerationConfig, Prompt, Recording, Request, SearchOptions, Segment, Transcriber,
     language_name, words,
@@ -268,8 +271,9 @@ impl SpeechRecognition {
             return Err(refuse("model_type", reason));
         }
         let tokenizer = directory.tokenizer()?;
-        let (model, config) = whisper::open(&json, &checkpoint, device.burn())
-            .map_err(Error::load(directory.path()))?;
+        let (model, config) = device.load(directory.path(), || {
+            whisper::open(&json, &checkpoint, device.burn())
+        })?;
         let settings = directory.json("generation_config.json")?;
         let mut generation = GenerationConfig::parse(settings.as_ref(), &json)
             .map_err(Error::config(directory.path()))?;
@@ -381,6 +385,30 @@ impl SpeechRecognition {
         self.front_end.config().sampling_rate
     }
 
+    /// Runs the network on a second of silence, so that a GPU has compiled and tuned its kernels before the first
+    /// answer, and says how long that took.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn warm_up(&self) -> Result<Duration, Error> {
+        let begin = Instant::now();
+        let options = SpeechRecognitionOptions {
+            // Enough for the kernels of the prompt and of a step.
+            max_new_tokens: Some(4),
+            temperatures: vec![0.0],
+            ..self.options.clone()
+        };
+        let rate = self.sampling_rate();
+        let silence = Audio {
+            samples: vec![0.0; rate as usize],
+            rate,
+        };
+        self.clone()
+            .with_options(options)?
+            .run_audio(&silence, |_| {})?;
+        Ok(begin.elapsed())
+    }
+
     /// The device that runs it.
     pub fn device(&self) -> &Device {
         &self.device
@@ -405,7 +433,7 @@ impl SpeechRecognition {
             let audios = files.iter();
             let audios = audios.map(|file| Audio::open(file, self.sampling_rate()));
             let audios: Vec<Audio> = audios.collect::<Result<_, _>>()?;
-            transcripts.extend(self.run_audios(&audios, |_, _| {})?);
+            transcripts.extend(self.run_audios(&audios, |_, _| ControlFlow::Continue(()))?);
         }
         Ok(transcripts)
     }
@@ -421,16 +449,33 @@ impl SpeechRecognition {
         audio: &Audio,
         mut progress: impl FnMut(SpeechProgress<'_>),
     ) -> Result<Transcript, Error> {
+        self.run_audio_while(audio, |found| {
+            progress(found);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// The same, but it ends where `progress` says so, with what has been said until then. It is asked after
+    /// each window.
+    ///
+    /// # Errors
+    /// As [`SpeechRecognition::run_audio`].
+    pub fn run_audio_while(
+        &self,
+        audio: &Audio,
+        mut progress: impl FnMut(SpeechProgress<'_>) -> ControlFlow<()>,
+    ) -> Result<Transcript, Error> {
         let audios = std::slice::from_ref(audio);
         let mut transcripts = self.run_audios(audios, |_, found| progress(found))?;
         Ok(transcripts.swap_remove(0))
     }
 
-    /// Transcribes waveforms side by side, and tells of segments as they are found, with the waveform's index.
+    /// Transcribes waveforms side by side, and tells of segments as they are found, with the waveform's index,
+    /// until it is told to break.
     fn run_audios(
         &self,
         audios: &[Audio],
-        mut progress: impl FnMut(usize, SpeechProgress<'_>),
+        mut progress: impl FnMut(usize, SpeechProgress<'_>) -> ControlFlow<()>,
     ) -> Result<Vec<Transcript>, Error> {
         let mut transcripts = vec![Transcript::default(); audios.len()];
         let mut heard = Vec::new();
@@ -450,12 +495,11 @@ impl SpeechRecognition {
             model: &self.model,
             config: &self.config,
             generation: &self.generation,
-            device: self.device.burn(),
+            device: &self.device,
         };
-        transcriber.run(
-            &recordings,
-            &self.request()?,
-            |row, found, language, seconds| {
+        let request = self.request()?;
+        self.device.attempt(|| {
+            transcriber.run(&recordings, &request, |row, found, language, seconds| {
                 let index = heard[row].0;
                 let total = audios[index].seconds();
                 let language = language.and_then(|id| self.language(id));
@@ -468,17 +512,14 @@ impl SpeechRecognition {
                 }
                 let segments = &segments[first..];
                 let seconds = seconds.min(total);
-                progress(
-                    index,
-                    SpeechProgress {
-                        seconds,
-                        total,
-                        segments,
-                    },
-                );
-                Ok(())
-            },
-        )?;
+                let found = SpeechProgress {
+                    seconds,
+                    total,
+                    segments,
+                };
+                Ok(progress(index, found))
+            })
+        })?;
         for transcript in &mut transcripts {
             transcript.text = transcript.segments.iter().map(|s| &s.text[..]).collect();
             transcript.text = transcript.text.trim().to_owned();

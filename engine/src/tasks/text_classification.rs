@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::time::Duration;
 
 use salamander_models::Task;
 use salamander_models::processing::text::{Encoding, Truncation, TruncationStrategy};
@@ -57,6 +58,15 @@ impl TextClassification {
         &self.classes.labels
     }
 
+    /// Runs the network on texts of 8, 32 and 128 tokens, so that a GPU has compiled and tuned its kernels before the first
+    /// answer, and says how long that took.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn warm_up(&self) -> Result<Duration, Error> {
+        self.model.warm_up()
+    }
+
     /// The device that runs it.
     pub fn device(&self) -> &Device {
         &self.model.device
@@ -90,7 +100,7 @@ impl TextClassification {
             .collect::<Result<_, _>>()?;
         let mut answers = Ordered::new(encodings.len());
         self.model.forward(&encodings, |batch, mut outputs| {
-            let mut logits = Rows::take(&mut outputs, "logits", batch.len())?;
+            let mut logits = Rows::take(&mut outputs, "logits", batch.len(), self.device())?;
             let (function, top_k) = (self.options.function, self.options.top_k);
             for (row, &index) in batch.iter().enumerate() {
                 let answer = self.classes.answer(logits.row(row), function, top_k);

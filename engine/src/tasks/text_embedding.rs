@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use burn::tensor::Tensor;
 use salamander_importers::Checkpoint;
@@ -136,6 +137,15 @@ impl TextEmbedding {
         Ok(self)
     }
 
+    /// Runs the network on texts of 8, 32 and 128 tokens, so that a GPU has compiled and tuned its kernels before the first
+    /// answer, and says how long that took.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn warm_up(&self) -> Result<Duration, Error> {
+        self.model.warm_up()
+    }
+
     /// The device that runs it.
     pub fn device(&self) -> &Device {
         &self.model.device
@@ -180,7 +190,7 @@ impl TextEmbedding {
                 vectors = normalize(vectors);
             }
             let [_, width] = vectors.dims();
-            let values: Vec<f32> = vectors.into_data().iter::<f32>().collect();
+            let values: Vec<f32> = self.device().read(vectors)?.iter::<f32>().collect();
             for (vector, &index) in values.chunks(width.max(1)).zip(batch) {
                 answers.put(index, vector.to_vec());
             }
@@ -253,8 +263,9 @@ impl Modules {
                 }
                 "Dense" if pooled => {
                     let checkpoint = device.weights(Checkpoint::open(&path)?);
-                    let dense = Dense::load(&settings()?, &checkpoint, device.burn())
-                        .map_err(Error::load(&path))?;
+                    let settings = settings()?;
+                    let dense = device
+                        .load(&path, || Dense::load(&settings, &checkpoint, device.burn()))?;
                     modules.after.push(After::Dense(Box::new(dense)));
                 }
                 "Normalize" if pooled => modules.after.push(After::Normalize),

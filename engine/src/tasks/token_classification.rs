@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::time::Duration;
 
 use salamander_models::Task;
 use salamander_models::processing::text::{Encoding, Truncation, TruncationStrategy};
@@ -151,6 +152,15 @@ impl TokenClassification {
         &self.labels
     }
 
+    /// Runs the network on texts of 8, 32 and 128 tokens, so that a GPU has compiled and tuned its kernels before the first
+    /// answer, and says how long that took.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn warm_up(&self) -> Result<Duration, Error> {
+        self.model.warm_up()
+    }
+
     /// The device that runs it.
     pub fn device(&self) -> &Device {
         &self.model.device
@@ -224,7 +234,7 @@ impl TokenClassification {
         let encodings: Vec<&Encoding> = windows.iter().map(|(_, window)| *window).collect();
         let mut found = Ordered::new(windows.len());
         self.model.forward(&encodings, |batch, mut outputs| {
-            let mut logits = Rows::take(&mut outputs, "logits", batch.len())?;
+            let mut logits = Rows::take(&mut outputs, "logits", batch.len(), self.device())?;
             for (row, &index) in batch.iter().enumerate() {
                 let (text, window) = windows[index];
                 let entities = self.entities(&texts[text], window, logits.row(row))?;

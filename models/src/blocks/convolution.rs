@@ -79,9 +79,12 @@ pub fn conv1d(layer: &Conv1d, input: Tensor<3>, activation: Activation) -> Tenso
             };
             let bias = layer.bias.as_ref().map(|bias| bias.val());
             let weight = layer.weight.val().unsqueeze_dim(2);
-            let input = input.clone().unsqueeze_dim(2);
+            // By way of `[b, l, channels]`, as the kernel lays it out, so that no dimension is copied.
+            let input = input.clone().swap_dims(1, 2).unsqueeze_dim::<4>(1);
+            let input = input.permute([0, 3, 1, 2]);
             let output = kernels::convolve(&input, &weight, bias.as_ref(), None, options, known)?;
-            Some(output.squeeze_dim(2))
+            let output = output.permute([0, 2, 3, 1]).squeeze_dim::<3>(1);
+            Some(output.swap_dims(1, 2))
         });
     fast.unwrap_or_else(|| activation.forward(layer.forward(input)))
 }

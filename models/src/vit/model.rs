@@ -136,7 +136,8 @@ impl Embeddings {
     fn forward(&self, pictures: Pictures) -> Tensor<3> {
         let patches = conv2d(&self.projection, pictures.pixels, None, Activation::Linear);
         let [batch, width, rows, columns] = patches.dims();
-        let mut patches = patches.flatten::<3>(2, 3).swap_dims(1, 2);
+        // In this order nothing is copied where a picture's channels are last.
+        let mut patches = patches.permute([0, 2, 3, 1]).flatten::<3>(1, 2);
         if let (Some(token), Some(masked)) = (&self.mask_token, pictures.masked) {
             let masked = masked.reshape([batch, rows * columns, 1]);
             let shown = masked.clone().neg() + 1.0;

@@ -5,7 +5,7 @@ use ::image::{
     ColorType, DynamicImage, ImageDecoder, ImageError as Error, ImageFormat, ImageReader, Limits,
 };
 
-use super::{Image, ImageError, MOST_PIXELS};
+use super::{Image, ImageError, MOST_PIXELS, jpeg};
 
 /// What a small file may claim whatever its size: a picture of one colour compresses to almost nothing.
 const FREE_PIXELS: u64 = 1 << 24;
@@ -15,6 +15,20 @@ const PIXELS_PER_BYTE: u64 = 10_000;
 pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
     let format = ::image::guess_format(bytes).map_err(|_| ImageError::Format)?;
     let name = name(format).ok_or(ImageError::Format)?;
+    let picture = match format {
+        ImageFormat::Jpeg => jpeg::decode(bytes)?,
+        _ => decode_as(format, name, bytes)?,
+    };
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    Image::new(width, height, rgb(picture))
+}
+
+/// Every format but JPEG.
+fn decode_as(
+    format: ImageFormat,
+    name: &'static str,
+    bytes: &[u8],
+) -> Result<DynamicImage, ImageError> {
     let refuse = |error: Error| refusal(name, &error);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     // The decoders' own tables are as small as the file; the picture's size is checked below.
@@ -28,15 +42,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
     decoder.set_limits(limits).map_err(refuse)?;
     let orientation = decoder.orientation().map_err(refuse)?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(refuse)?;
-    if format == ImageFormat::Jpeg && !ends(bytes) {
-        return Err(ImageError::Malformed {
-            format: name,
-            reason: "it is truncated: the end marker is missing".to_owned(),
-        });
-    }
     picture.apply_orientation(orientation);
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    Image::new(width, height, rgb(picture))
+    Ok(picture)
 }
 
 fn name(format: ImageFormat) -> Option<&'static str> {
@@ -51,7 +58,7 @@ fn name(format: ImageFormat) -> Option<&'static str> {
     })
 }
 
-fn check_size(width: u32, height: u32, bytes: usize) -> Result<(), ImageError> {
+pub(super) fn check_size(width: u32, height: u32, bytes: usize) -> Result<(), ImageError> {
     let (width, height) = (u64::from(width), u64::from(height));
     let pixels = width * height;
     let most = FREE_PIXELS.max((bytes as u64).saturating_mul(PIXELS_PER_BYTE));
@@ -83,15 +90,6 @@ fn refusal(format: &'static str, error: &Error) -> ImageError {
         other => other.to_string(),
     };
     ImageError::Malformed { format, reason }
-}
-
-/// Whether the end marker stands after the last scan; the decoder fills what is missing with grey.
-fn ends(jpeg: &[u8]) -> bool {
-    let last = |marker: u8| jpeg.windows(2).rposition(|pair| pair == [0xff, marker]);
-    match (last(0xda), last(0xd9)) {
-        (Some(scan), Some(end)) => scan < end,
-        _ => false,
-    }
 }
 
 /// Pillow's `convert("RGB")`.

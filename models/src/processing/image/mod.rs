@@ -1,6 +1,7 @@
 //! Pictures to tensors, as the reference's image processors do it.
 
 mod decode;
+mod jpeg;
 mod processor;
 mod resize;
 

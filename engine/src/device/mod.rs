@@ -1,9 +1,18 @@
+mod attempt;
+mod driver;
+mod present;
+
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
+use std::sync::Once;
 
 use burn::tensor::{Device as BurnDevice, Tensor};
 use salamander_importers::{Checkpoint, Dtype};
+use salamander_models::{InputError, Inputs, Model, Outputs, awake};
+
+pub use present::{BackendDevices, DeviceInfo};
+
+use attempt::caught;
 
 /// The environment variable that chooses the device of [`Device::from_env`].
 const VARIABLE: &str = "SALAMANDER_DEVICE";
@@ -14,12 +23,13 @@ const VARIABLE: &str = "SALAMANDER_DEVICE";
 #[derive(Clone, Debug)]
 pub struct Device {
     backend: Backend,
+    /// Which of the backend's devices; none is the CPU, or a device that the application brought.
     index: Option<usize>,
     burn: BurnDevice,
     dtype: Dtype,
 }
 
-/// A device that cannot be had.
+/// A device that cannot be had, or fails.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
@@ -61,11 +71,33 @@ pub enum DeviceError {
         /// The types there are.
         known: &'static str,
     },
+    /// It has no room for what was asked of it. Smaller batches need less; another device may have more.
+    #[error(
+        "device `{device}` is out of memory: {}{reason}",
+        bytes.map(|bytes| format!("{bytes} bytes were asked for: ")).unwrap_or_default()
+    )]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// The bytes that were asked for at once, where the backend says.
+        bytes: Option<u64>,
+        /// What the backend said.
+        reason: String,
+    },
+    /// It failed while it computed: it was lost, or its backend has a fault. What was opened on it is to be
+    /// dropped; the process can go on, on another device.
+    #[error("device `{device}` failed: {reason}")]
+    Failed {
+        /// The device.
+        device: String,
+        /// What the backend said.
+        reason: String,
+    },
 }
 
 macro_rules! backends {
-    ($($variant:ident $name:literal $feature:literal $gpu:literal;)*) => {
-        /// The backends, best first.
+    ($($variant:ident $name:literal $gpu:literal;)*) => {
+        /// The backends, best first. Each has a Cargo feature of its name.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         enum Backend { $($variant),* }
 
@@ -76,9 +108,8 @@ macro_rules! backends {
                 match self { $(Backend::$variant => $name),* }
             }
 
-            /// Whether the Cargo feature is on.
             fn linked(self) -> bool {
-                match self { $(Backend::$variant => cfg!(feature = $feature)),* }
+                match self { $(Backend::$variant => cfg!(feature = $name)),* }
             }
 
             /// Whether a machine can have several of its devices.
@@ -90,20 +121,24 @@ macro_rules! backends {
 }
 
 backends! {
-    Cuda "cuda" "cuda" true;
-    Metal "metal" "metal" true;
-    Rocm "rocm" "rocm" true;
-    Vulkan "vulkan" "vulkan" true;
-    Wgpu "wgpu" "wgpu" true;
-    Flex "flex" "flex" false;
-    Cpu "cpu" "cpu" false;
-    NdArray "ndarray" "ndarray" false;
+    Cuda "cuda" true;
+    Metal "metal" true;
+    Rocm "rocm" true;
+    Vulkan "vulkan" true;
+    Wgpu "wgpu" true;
+    Flex "flex" false;
+    Cpu "cpu" false;
+    NdArray "ndarray" false;
 }
 
 impl Backend {
-    /// The devices of this backend that the machine has; a driver that is not there may panic.
-    fn devices(self) -> Vec<BurnDevice> {
-        match self {
+    /// The devices of this backend that the machine has, best first, or why they cannot be had. Without a
+    /// driver a backend may panic.
+    fn devices(self) -> Result<Vec<BurnDevice>, String> {
+        if self == Backend::Cuda {
+            driver::cuda()?;
+        }
+        let mut devices = caught(|| match self {
             #[cfg(feature = "cuda")]
             Backend::Cuda => list(burn::tensor::DeviceType::Cuda),
             #[cfg(feature = "metal")]
@@ -124,59 +159,45 @@ impl Backend {
             Backend::NdArray => vec![BurnDevice::ndarray()],
             #[allow(unreachable_patterns)]
             _ => Vec::new(),
+        })?;
+        devices.sort_by_key(present::rank);
+        Ok(devices)
+    }
+
+    /// What its device of that index is called.
+    fn device_name(self, index: Option<usize>) -> String {
+        match index {
+            Some(index) => format!("{}:{index}", self.name()),
+            None => self.name().to_owned(),
         }
     }
 
     /// Opens one of its devices and computes with it once.
     fn open(self, index: Option<usize>) -> Result<Device, DeviceError> {
         if !self.linked() {
-            let linked: Vec<_> = BACKENDS
-                .iter()
-                .filter(|b| b.linked())
-                .map(|b| b.name())
-                .collect();
             return Err(DeviceError::NotLinked {
                 name: self.name(),
-                linked: if linked.is_empty() {
-                    "no backend at all".to_owned()
-                } else {
-                    linked.join(", ")
-                },
+                linked: linked_names(),
             });
         }
         let absent = |reason: String| DeviceError::Absent {
-            name: match index {
-                Some(index) => format!("{}:{index}", self.name()),
-                None => self.name().to_owned(),
-            },
+            name: self.device_name(index),
             reason,
         };
-        // Drivers that are absent or broken make the backends panic; to the caller that is one more
-        // reason why the device cannot be had.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let devices = self.devices();
-            let count = devices.len();
-            let burn = devices.into_iter().nth(index.unwrap_or(0)).ok_or(count)?;
-            let sum = Tensor::<1>::from_floats([1.0, 2.0], &burn).sum();
-            drop(sum.into_data());
-            Ok::<_, usize>(burn)
-        }));
-        match opened {
-            Ok(Ok(burn)) => Ok(Device {
-                backend: self,
-                index: self.is_gpu().then(|| index.unwrap_or(0)),
-                burn,
-                dtype: Dtype::F32,
-            }),
-            Ok(Err(count)) => Err(absent(format!(
+        let devices = self.devices().map_err(absent)?;
+        let count = devices.len();
+        let Some(burn) = devices.into_iter().nth(index.unwrap_or(0)) else {
+            return Err(absent(format!(
                 "this machine has {count} of this kind, counted from 0"
-            ))),
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-                Err(absent(text.unwrap_or("its driver failed").to_owned()))
-            }
-        }
+            )));
+        };
+        computes(&burn).map_err(absent)?;
+        Ok(Device {
+            backend: self,
+            index: self.is_gpu().then(|| index.unwrap_or(0)),
+            burn,
+            dtype: Dtype::F32,
+        })
     }
 }
 
@@ -191,6 +212,29 @@ fn list(kind: burn::tensor::DeviceType) -> Vec<BurnDevice> {
     BurnDevice::enumerate(kind).into_vec()
 }
 
+/// Whether a device adds two numbers.
+fn computes(device: &BurnDevice) -> Result<(), String> {
+    let sum = caught(|| {
+        let numbers = Tensor::<1>::from_floats([1.0, 2.0], device);
+        numbers.add_scalar(3.0).try_into_data()
+    })?;
+    let sum = sum.map_err(|error| error.to_string())?;
+    let sum: Vec<f32> = sum.iter::<f32>().collect();
+    match sum[..] {
+        [4.0, 5.0] => Ok(()),
+        _ => Err(format!("it computes [1, 2] + 3 as {sum:?}")),
+    }
+}
+
+fn linked_names() -> String {
+    let linked = Device::linked();
+    if linked.is_empty() {
+        "no backend at all".to_owned()
+    } else {
+        linked.join(", ")
+    }
+}
+
 impl Device {
     /// The device that the environment variable `SALAMANDER_DEVICE` names, or [`Device::best`].
     ///
@@ -203,23 +247,47 @@ impl Device {
         }
     }
 
-    /// The best device that is linked and there: a GPU before the CPU.
+    /// The best device that is linked and there: a GPU before the CPU, and that before a GPU driver that
+    /// computes on the CPU. A program that could use a GPU and finds none warns once, by `tracing`.
     ///
     /// # Errors
     /// No backend is linked, or none of its devices is there.
     pub fn best() -> Result<Self, DeviceError> {
-        let linked = BACKENDS.iter().filter(|backend| backend.linked());
-        let mut error = None;
-        for backend in linked {
+        static WARNED: Once = Once::new();
+        let (mut software, mut missed, mut error) = (None, Vec::new(), None);
+        for backend in BACKENDS.iter().filter(|backend| backend.linked()) {
             match backend.open(None) {
-                Ok(device) => return Ok(device),
-                Err(absent) => error = Some(absent),
+                Ok(device) if present::is_software(&device.burn) => {
+                    missed.push(format!("{device} computes on the CPU"));
+                    software.get_or_insert(device);
+                }
+                Ok(device) => {
+                    if !missed.is_empty() && device.is_cpu() {
+                        WARNED.call_once(|| {
+                            let missed = missed.join("; ");
+                            tracing::warn!("no GPU can be used, so {device} is: {missed}");
+                        });
+                    }
+                    return Ok(device);
+                }
+                Err(absent) => {
+                    missed.push(absent.to_string());
+                    error = Some(absent);
+                }
             }
         }
-        Err(error.unwrap_or(DeviceError::NotLinked {
-            name: Backend::Flex.name(),
-            linked: "no backend at all".to_owned(),
-        }))
+        software.ok_or_else(|| {
+            error.unwrap_or(DeviceError::NotLinked {
+                name: Backend::Flex.name(),
+                linked: linked_names(),
+            })
+        })
+    }
+
+    /// Every backend that is known, whether it is linked, and which of its devices this machine has. It
+    /// opens each of them.
+    pub fn survey() -> Vec<BackendDevices> {
+        BACKENDS.iter().map(|backend| backend.survey()).collect()
     }
 
     /// The CPU, by Burn's pure-Rust backend.
@@ -241,6 +309,30 @@ impl Device {
         Backend::Wgpu.open(Some(index))
     }
 
+    /// The GPU that an application draws with already, so that both share its memory and its driver's
+    /// state. Register a setup once, and clone the device.
+    ///
+    /// # Errors
+    /// The handles do not belong together, or the device has too few of the limits that computing needs:
+    /// an application asks its adapter for all of its limits and features.
+    #[cfg(feature = "wgpu")]
+    pub fn shared_wgpu(setup: burn::tensor::wgpu::WgpuSetup) -> Result<Self, DeviceError> {
+        let absent = |reason: String| DeviceError::Absent {
+            name: Backend::Wgpu.name().to_owned(),
+            reason,
+        };
+        let options = BurnDevice::wgpu_options().setup(setup);
+        let burn = caught(|| options.init().map_err(|error| error.to_string()));
+        let burn = burn.and_then(|result| result).map_err(absent)?;
+        computes(&burn).map_err(absent)?;
+        Ok(Self {
+            backend: Backend::Wgpu,
+            index: None,
+            burn,
+            dtype: Dtype::F32,
+        })
+    }
+
     /// The NVIDIA GPU of that index.
     ///
     /// # Errors
@@ -255,7 +347,7 @@ impl Device {
         linked.map(|backend| backend.name()).collect()
     }
 
-    /// Whether it is the CPU.
+    /// Whether it is the CPU by one of the CPU's own backends.
     pub fn is_cpu(&self) -> bool {
         !self.backend.is_gpu()
     }
@@ -297,6 +389,19 @@ impl Device {
     /// A checkpoint for models on this device.
     pub(crate) fn weights(&self, checkpoint: Checkpoint) -> Checkpoint {
         checkpoint.computed_in(self.dtype.clone())
+    }
+
+    /// Its name, memory and types.
+    pub fn info(&self) -> DeviceInfo {
+        present::describe(self.to_string(), &self.burn)
+    }
+
+    /// Runs a model on this device.
+    pub(crate) fn forward(&self, model: &dyn Model, inputs: Inputs) -> Result<Outputs, InputError> {
+        match self.backend {
+            Backend::Flex => awake(|| model.forward(inputs)),
+            _ => model.forward(inputs),
+        }
     }
 
     /// Burn's handle, for code that works with tensors.
@@ -341,13 +446,10 @@ impl FromStr for Device {
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.index {
-            Some(index) => write!(f, "{}:{index}", self.backend.name())?,
-            None => f.pad(self.backend.name())?,
-        }
+        let name = self.backend.device_name(self.index);
         match &self.dtype {
-            Dtype::F32 => Ok(()),
-            dtype => write!(f, " in {}", compute_name(dtype)),
+            Dtype::F32 => f.pad(&name),
+            dtype => f.pad(&format!("{name} in {}", compute_name(dtype))),
         }
     }
 }
@@ -391,5 +493,32 @@ mod tests {
         assert_eq!("flex".parse::<Device>().unwrap().to_string(), "flex");
         let error = "flex:1".parse::<Device>().unwrap_err();
         assert!(matches!(error, DeviceError::Absent { .. }), "{error}");
+    }
+
+    #[cfg(feature = "wgpu")]
+    #[test]
+    fn an_index_beyond_the_last_gpu_is_an_error() {
+        let error = "wgpu:99".parse::<Device>().unwrap_err();
+        assert!(error.to_string().contains("wgpu:99"), "{error}");
+        assert!(matches!(error, DeviceError::Absent { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_survey_names_every_backend_and_opens_what_it_lists() {
+        let survey = Device::survey();
+        assert!(survey.iter().any(|entry| entry.backend == "cuda"));
+        for entry in survey {
+            assert_eq!(
+                entry.devices.is_empty(),
+                entry.absent.is_some(),
+                "{entry:?}"
+            );
+            assert_eq!(entry.linked, Device::linked().contains(&entry.backend));
+            for device in entry.devices {
+                let opened: Device = device.device.parse().unwrap();
+                assert_eq!(opened.info(), device);
+                assert!(device.dtypes.contains(&"f32"), "{device:?}");
+            }
+        }
     }
 }
