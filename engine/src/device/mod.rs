@@ -61,16 +61,6 @@ pub enum DeviceError {
         /// Why it cannot be used, and what there is.
         reason: String,
     },
-    /// The device does not compute in that type.
-    #[error("device `{name}` does not compute in {dtype}; known are {known}")]
-    Dtype {
-        /// The device.
-        name: String,
-        /// What was asked for.
-        dtype: String,
-        /// The types there are.
-        known: &'static str,
-    },
     /// It has no room for what was asked of it. Smaller batches need less; another device may have more.
     #[error(
         "device `{device}` is out of memory: {}{reason}",
@@ -92,6 +82,16 @@ pub enum DeviceError {
         device: String,
         /// What the backend said.
         reason: String,
+    },
+    /// The device does not compute in that type.
+    #[error("device `{name}` does not compute in {dtype}; known are {known}")]
+    Dtype {
+        /// The device.
+        name: String,
+        /// What was asked for.
+        dtype: String,
+        /// The types there are.
+        known: &'static str,
     },
 }
 
@@ -352,6 +352,11 @@ impl Device {
         !self.backend.is_gpu()
     }
 
+    /// Its name, memory and types.
+    pub fn info(&self) -> DeviceInfo {
+        present::describe(self.backend.device_name(self.index), &self.burn)
+    }
+
     /// The same device for opening models whose linear layers it computes in another type than f32: on `flex`
     /// in [`Dtype::BF16`], whose weights take half the memory, or [`Dtype::I8`], whose take a quarter and whose
     /// inputs are quantized row by row as they come.
@@ -389,11 +394,6 @@ impl Device {
     /// A checkpoint for models on this device.
     pub(crate) fn weights(&self, checkpoint: Checkpoint) -> Checkpoint {
         checkpoint.computed_in(self.dtype.clone())
-    }
-
-    /// Its name, memory and types.
-    pub fn info(&self) -> DeviceInfo {
-        present::describe(self.to_string(), &self.burn)
     }
 
     /// Runs a model on this device.
@@ -446,11 +446,11 @@ impl FromStr for Device {
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.backend.device_name(self.index);
-        match &self.dtype {
-            Dtype::F32 => f.pad(&name),
-            dtype => f.pad(&format!("{name} in {}", compute_name(dtype))),
+        let mut name = self.backend.device_name(self.index);
+        if self.dtype != Dtype::F32 {
+            name = format!("{name} in {}", compute_name(&self.dtype));
         }
+        f.pad(&name)
     }
 }
 
