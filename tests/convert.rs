@@ -1,6 +1,7 @@
 //! Every architecture in every format gives the numbers that it gives in safetensors.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -75,6 +76,12 @@ fn outputs(case: &Path, model: &Path) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
+/// Whether some are longer than GGUF's may be, as the buffers of a ResNet in Hugging Face's names are.
+fn has_long_names(case: &Path) -> bool {
+    let checkpoint = Checkpoint::open(case).unwrap();
+    checkpoint.iter().any(|(name, _)| name.len() > 63)
+}
+
 #[test]
 fn every_format_gives_every_architecture_the_same_numbers() {
     for case in CASES {
@@ -86,14 +93,22 @@ fn every_format_gives_every_architecture_the_same_numbers() {
             WriteFormat::PyTorch,
             WriteFormat::Npz,
             WriteFormat::Json,
+            WriteFormat::JsonModel,
             WriteFormat::YamlModel,
             WriteFormat::Burnpack,
+            WriteFormat::TensorFlow,
+            WriteFormat::Gguf,
         ] {
+            if format == WriteFormat::Gguf && has_long_names(&case) {
+                continue;
+            }
             let folder = tempfile::tempdir().unwrap();
             let target = folder.path().join("out");
             let options = ConvertOptions {
                 format: Some(format),
                 shard_size: Some(100_000),
+                // llama.cpp has no names for most heads.
+                keep_names: format == WriteFormat::Gguf,
                 ..ConvertOptions::default()
             };
             let done = quiet(options, &case, &target);
@@ -101,6 +116,32 @@ fn every_format_gives_every_architecture_the_same_numbers() {
             assert!(done.tensors.len() >= floats.len(), "{done:?}");
             let found = outputs(&case, &target);
             assert!(found == expected, "{} as {}", case.display(), format.name());
+        }
+    }
+}
+
+#[test]
+fn narrower_types_give_what_their_values_give() {
+    for case in CASES {
+        let case = fixture(case);
+        if has_long_names(&case) {
+            continue;
+        }
+        for dtype in ["f16", "bf16", "q8_0", "q4_1"] {
+            let folder = tempfile::tempdir().unwrap();
+            let (narrow, wide) = (folder.path().join("narrow"), folder.path().join("wide"));
+            let options = |format, dtype| ConvertOptions {
+                format: Some(format),
+                dtype: dtype_named(dtype),
+                keep_names: true,
+                ..ConvertOptions::default()
+            };
+            quiet(options(WriteFormat::Gguf, dtype), &case, &narrow);
+            // The dequantized values, which are held against the `gguf` package's elsewhere.
+            let done = quiet(options(WriteFormat::Safetensors, "f32"), &narrow, &wide);
+            assert_eq!(done.largest_difference, 0.0);
+            let same = outputs(&case, &narrow) == outputs(&case, &wide);
+            assert!(same, "{} as {dtype}", case.display());
         }
     }
 }
@@ -429,4 +470,123 @@ fn transformers_loads_what_is_renamed() {
         String::from_utf8_lossy(&output.stderr)
     );
     print!("{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// A checkpoint's tensors by name: type, shape, bytes.
+fn tensors(path: &Path) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
+    let checkpoint = Checkpoint::open(path).unwrap();
+    let entries = checkpoint.iter().map(|(name, entry)| {
+        let bytes = entry.stored().unwrap().to_vec();
+        (
+            name.to_owned(),
+            (entry.dtype.to_string(), entry.shape.clone(), bytes),
+        )
+    });
+    entries.collect()
+}
+
+#[test]
+fn families_that_do_not_run_go_between_gguf_and_hugging_face() {
+    let folder = tempfile::tempdir().unwrap();
+    for case in ["gpt2", "t5", "t5-gated"] {
+        let reference = fixture("formats/families").join(case);
+        let file = reference.with_extension("gguf");
+        let directory = folder.path().join(case);
+        let done = quiet(ConvertOptions::default(), &file, &directory);
+        assert_eq!(done.renamed, Some(case.trim_end_matches("-gated")));
+        // What transformers stores once for several parameters has one name here and there.
+        assert_eq!(tensors(&directory), tensors(&reference), "{case}");
+        let parsed = |path: &Path| -> Value {
+            serde_json::from_slice(&fs::read(path.join("config.json")).unwrap()).unwrap()
+        };
+        let (found, expected) = (parsed(&directory), parsed(&reference));
+        for (field, value) in found.as_object().unwrap() {
+            let same = match (value.as_f64(), expected[field].as_f64()) {
+                (Some(found), Some(expected)) => found as f32 == expected as f32,
+                // Where they are what is usual, transformers leaves them out.
+                _ => *value == expected[field] || expected[field].is_null(),
+            };
+            assert!(same, "{case}: {field} is {value}, not {}", expected[field]);
+        }
+        let tokenizer = ModelDir::find(&directory).unwrap().tokenizer().unwrap();
+        let tried = fs::read(reference.with_extension("json")).unwrap();
+        let tried: Vec<Value> = serde_json::from_slice(&tried).unwrap();
+        for one in tried {
+            let text = one["text"].as_str().unwrap();
+            let mut ids: Vec<u32> = serde_json::from_value(one["ids"].clone()).unwrap();
+            if case != "gpt2" {
+                // The end is no piece of the text.
+                assert_eq!(ids.pop(), Some(1));
+            }
+            assert_eq!(tokenizer.pieces(text).unwrap(), ids, "{case}: {text}");
+        }
+
+        // And back, from what transformers wrote.
+        let source = folder.path().join(format!("{case}-source"));
+        fs::create_dir(&source).unwrap();
+        for name in ["config.json", "model.safetensors"] {
+            fs::copy(reference.join(name), source.join(name)).unwrap();
+        }
+        fs::copy(
+            directory.join("tokenizer.json"),
+            source.join("tokenizer.json"),
+        )
+        .unwrap();
+        let again = folder.path().join(format!("{case}.gguf"));
+        let done = quiet(ConvertOptions::default(), &source, &again);
+        assert_eq!(done.largest_difference, 0.0);
+        assert_eq!(tensors(&again), tensors(&file), "{case}");
+        let (found, expected) = (
+            Checkpoint::open(&again).unwrap(),
+            Checkpoint::open(&file).unwrap(),
+        );
+        for (key, value) in &expected.metadata {
+            assert_eq!(found.metadata.get(key), Some(value), "{case}: {key}");
+        }
+    }
+}
+
+#[test]
+fn a_bert_in_a_tensorflow_checkpoint_has_googles_names_and_layouts() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model.ckpt");
+    let options = ConvertOptions {
+        format: Some(WriteFormat::TensorFlow),
+        ..ConvertOptions::default()
+    };
+    let done = quiet(options, &fixture("bert/pretraining"), &target);
+    assert_eq!(done.renamed, Some("bert"));
+    assert_eq!(done.files.len(), 2);
+    let found = tensors(&target);
+    let reference = "formats/tensorflow_models/bert-pretraining.google/bert_model.ckpt.index";
+    let mut expected = tensors(&fixture(reference));
+    expected.retain(|name, _| !name.ends_with("/adam_m") && !name.ends_with("/adam_v"));
+    expected.remove("global_step");
+    assert_eq!(found, expected);
+    // Other architectures keep their names.
+    let target = folder.path().join("vit.ckpt.index");
+    let done = quiet(ConvertOptions::default(), &fixture("vit/model"), &target);
+    assert_eq!(done.renamed, None);
+    assert_eq!(done.largest_difference, 0.0);
+}
+
+#[test]
+fn a_weight_file_alone_opens_by_what_it_shows() {
+    let device = Device::from_env().unwrap();
+    for case in ["bert/model", "resnet/torchvision-basic", "vit/timm"] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.safetensors");
+        fs::copy(fixture(case).join("model.safetensors"), &file).unwrap();
+        let by_file = Network::open(&file, None, &device).map(|network| network.class());
+        let by_folder = Network::open(folder.path(), None, &device).map(|network| network.class());
+        let text = |error: salamander::Error| error.to_string();
+        let (by_file, by_folder) = (by_file.map_err(text), by_folder.map_err(text));
+        println!("{case}: {by_file:?}");
+        match (by_file, by_folder) {
+            (Ok(file), Ok(folder)) => assert_eq!(file, folder),
+            // What the shapes do not tell is asked for in the same way.
+            (Err(file), Err(folder)) => assert_eq!(file.replace("/model.safetensors", ""), folder),
+            (file, folder) => panic!("{case}: {file:?}, {folder:?}"),
+        }
+    }
 }

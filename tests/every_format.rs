@@ -117,6 +117,11 @@ fn quantized_onnx_models_load_whole() {
 }
 
 #[test]
+fn pytorchs_other_containers_give_the_same_logits() {
+    assert_eq!(check("torch", |_| 0.0), 10);
+}
+
+#[test]
 fn flax_weights_give_the_same_logits() {
     assert_eq!(check("flax", |_| 0.0), 7);
     let case = "bert/sequence-classification-single-label";

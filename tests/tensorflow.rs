@@ -7,9 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
-use salamander::Device;
 use salamander::importers::Checkpoint;
 use salamander::models::{Inputs, open_class};
+use salamander::{Device, Network};
 
 fn fixtures(folder: &str) -> PathBuf {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
@@ -61,4 +61,47 @@ fn models_from_tensorflow_give_the_outputs_of_safetensors() {
     }
     println!("{compared} models on {device}, all equal to the bit");
     assert!(compared >= 16);
+}
+
+#[test]
+fn a_folder_of_google_research_bert_is_a_model() {
+    let device = Device::from_env().unwrap();
+    let case = fixtures("bert/pretraining");
+    let folder = tempfile::tempdir().unwrap();
+    let weights = fixtures("formats/tensorflow_models/bert-pretraining.google");
+    for file in fs::read_dir(weights).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+    }
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(case.join("config.json")).unwrap()).unwrap();
+    // The fields that `BertConfig` of `modeling.py` has.
+    let fields = [
+        "attention_probs_dropout_prob",
+        "hidden_act",
+        "hidden_dropout_prob",
+        "hidden_size",
+        "initializer_range",
+        "intermediate_size",
+        "max_position_embeddings",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "type_vocab_size",
+        "vocab_size",
+    ];
+    let fields = fields.map(|field| (field.to_owned(), config[field].clone()));
+    let own = serde_json::Value::Object(fields.into_iter().collect());
+    fs::write(folder.path().join("bert_config.json"), own.to_string()).unwrap();
+    let network = Network::open(folder.path(), Some("BertForPreTraining"), &device).unwrap();
+    let golden = Checkpoint::open(case.join("golden.safetensors")).unwrap();
+    let inputs = golden.iter().filter_map(|(name, entry)| {
+        let name = name.strip_prefix("input.")?;
+        Some((name.to_owned(), entry.read().unwrap()))
+    });
+    let found = network.forward(inputs.collect::<Inputs>()).unwrap();
+    let expected = outputs(&case, &case, &device);
+    assert_eq!(found.len(), expected.len());
+    for (name, expected) in expected {
+        assert!(found[&name].as_bytes() == expected.as_bytes(), "{name}");
+    }
 }

@@ -64,6 +64,9 @@ struct DeviceArgument {
     /// memory
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = dtype)]
     dtype: Dtype,
+    /// How many threads compute on a CPU; by default as many as it has
+    #[arg(long, value_name = "COUNT")]
+    threads: Option<usize>,
 }
 
 fn dtype(name: &str) -> Result<Dtype, String> {
@@ -77,6 +80,9 @@ fn dtype(name: &str) -> Result<Dtype, String> {
 
 impl DeviceArgument {
     fn open(&self) -> Result<Device, salamander::Error> {
+        if let Some(count) = self.threads {
+            salamander::set_threads(count)?;
+        }
         let device: Device = match &self.device {
             Some(name) => name.parse()?,
             None => Device::from_env()?,

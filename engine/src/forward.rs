@@ -68,7 +68,7 @@ impl Network {
     /// An input is missing, unknown or does not fit, or the device fails.
     pub fn forward(&self, inputs: Inputs) -> Result<BTreeMap<String, TensorData>, Error> {
         self.device.attempt(|| {
-            let outputs = self.model.forward(inputs)?;
+            let outputs = self.device.forward(&*self.model, inputs)?;
             let read = outputs.try_into_data();
             Ok(read.map_err(|error| self.device.failure(&error.to_string()))?)
         })

@@ -15,6 +15,7 @@ mod model_dir;
 pub mod native;
 mod source;
 pub mod tasks;
+mod threads;
 #[cfg(feature = "hub")]
 pub mod torch_hub;
 
@@ -29,3 +30,4 @@ pub use model_dir::ModelDir;
 pub use salamander_hub as hub;
 pub use salamander_importers as importers;
 pub use salamander_models as models;
+pub use threads::set_threads;

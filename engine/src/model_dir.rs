@@ -10,18 +10,20 @@ use serde_json::Value;
 use crate::Error;
 use crate::native::Native;
 
-/// A directory with a model's files, or one file that holds them all.
+/// A directory with a model's files, or one of its weight files, which may hold the others itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelDir {
     path: PathBuf,
+    /// The directory, also where one of its files is named.
+    folder: PathBuf,
     /// What a weight file holds beside the weights.
     contained: Option<Arc<Files>>,
 }
 
 impl ModelDir {
     /// The directory `model`, or the one that the hub id `owner/name` or `owner/name@revision` is fetched
-    /// to (with the feature `hub`). Or a file that holds configuration and tokenizer too: a GGUF of a BERT,
-    /// a `.bin` of whisper.cpp.
+    /// to (with the feature `hub`). Or a weight file: configuration and tokenizer are then what it holds itself,
+    /// as a GGUF of a BERT and a `.bin` of whisper.cpp do, or lie beside it.
     ///
     /// # Errors
     /// There is no such directory, it is no id that can be fetched, and no such file.
@@ -39,12 +41,14 @@ impl ModelDir {
         if model.exists() {
             let checkpoint = Checkpoint::open(model)?;
             let contained = contained_files(&checkpoint).map_err(Error::config(model))?;
-            let contained = contained.ok_or_else(|| {
-                not_found("is a file of weights; a model is a directory with its config.json")
-            })?;
+            let folder = model.parent().filter(|path| !path.as_os_str().is_empty());
+            let folder = folder.unwrap_or(Path::new("."));
+            #[cfg(feature = "hub")]
+            salamander_hub::record_opened(folder)?;
             return Ok(Self {
                 path: model.to_owned(),
-                contained: Some(Arc::new(contained)),
+                folder: folder.to_owned(),
+                contained: contained.map(Arc::new),
             });
         }
         match model.to_str().filter(|text| is_hub_id(text)) {
@@ -57,6 +61,7 @@ impl ModelDir {
 
     fn at(path: PathBuf) -> Self {
         Self {
+            folder: path.clone(),
             path,
             contained: None,
         }
@@ -76,12 +81,18 @@ impl ModelDir {
         })
     }
 
-    /// Where it is.
+    /// Where it is: the directory, or the file that was named.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The parsed `config.json`, or what a native directory's `config.toml` says in its place.
+    /// The directory itself.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The parsed `config.json`, or what the `bert_config.json` of google-research/bert or a native directory's
+    /// `config.toml` says in its place.
     ///
     /// # Errors
     /// There is neither, or it is not valid.
@@ -97,10 +108,18 @@ impl ModelDir {
     /// # Errors
     /// It is not valid.
     pub fn known_config(&self) -> Result<Option<Value>, Error> {
-        match self.json("config.json")? {
-            Some(config) => Ok(Some(config)),
-            None => Ok(Native::open(self)?.map(|native| native.config())),
+        if let Some(config) = self.json("config.json")? {
+            return Ok(Some(config));
         }
+        // It has the fields of Hugging Face's, but for the name of what they are of.
+        if let Some(mut config) = self.json("bert_config.json")? {
+            if let Some(fields) = config.as_object_mut() {
+                let model_type = fields.entry("model_type");
+                model_type.or_insert_with(|| "bert".into());
+            }
+            return Ok(Some(config));
+        }
+        Ok(Native::open(self)?.map(|native| native.config()))
     }
 
     /// The same, or an empty one where there is none, for what the checkpoint alone shows.
@@ -175,7 +194,7 @@ impl ModelDir {
         if let Some(contained) = &self.contained {
             return Ok(contained.get(name).cloned());
         }
-        let path = self.path.join(name);
+        let path = self.folder.join(name);
         match fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -190,7 +209,7 @@ impl ModelDir {
         };
         let parsed = serde_json::from_slice(&bytes);
         parsed.map(Some).map_err(|source| Error::Json {
-            path: self.path.join(name),
+            path: self.folder.join(name),
             source,
         })
     }

@@ -51,7 +51,7 @@ impl Native {
             return Ok(None);
         };
         let malformed = |reason: String| Error::Toml {
-            path: directory.path().join(CONFIG),
+            path: directory.folder().join(CONFIG),
             reason,
         };
         let text = String::from_utf8(bytes).map_err(|error| malformed(error.to_string()))?;

@@ -18,25 +18,15 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Opens a model directory or hub id with its configuration, timm's too; or with a preset's, and then a
-    /// weight file alone as well. Where a class is named, it says what a configuration would.
+    /// Opens a model directory, hub id or weight file with its configuration, timm's too, or with a preset's.
+    /// Where a class is named, it says what a configuration would.
     pub(crate) fn open(
         model: &Path,
         preset: Option<&str>,
         class_named: bool,
     ) -> Result<Self, Error> {
-        let (directory, checkpoint) = match preset {
-            Some(_) if model.is_file() => {
-                let parent = model.parent().filter(|path| !path.as_os_str().is_empty());
-                let directory = ModelDir::find(parent.unwrap_or(Path::new(".")))?;
-                (directory, Checkpoint::open(model)?.in_pytorch_layout())
-            }
-            _ => {
-                let directory = ModelDir::find(model)?;
-                let checkpoint = directory.checkpoint()?;
-                (directory, checkpoint)
-            }
-        };
+        let directory = ModelDir::find(model)?;
+        let checkpoint = directory.checkpoint()?;
         if let Some(native) = Native::open(&directory)? {
             for shortcoming in native.hardware().shortcomings(memory(), None) {
                 tracing::warn!(model = %directory.path().display(), "{shortcoming}");

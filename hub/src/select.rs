@@ -12,8 +12,9 @@ pub(crate) const SUMS: &str = "SHA256SUMS";
 pub(crate) const SIGNATURE: &str = "SHA256SUMS.sig";
 
 /// The files beside the weights.
-const SETTINGS: [&str; 24] = [
+const SETTINGS: [&str; 25] = [
     "config.json",
+    "bert_config.json",
     "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
@@ -45,28 +46,36 @@ struct Kind {
     endings: &'static [&'static str],
 }
 
+const fn kind(usual: &'static [&'static str], endings: &'static [&'static str]) -> Kind {
+    Kind { usual, endings }
+}
+
 /// The best first, in the order in which a directory's weights are looked for.
-const KINDS: [Kind; 5] = [
-    Kind {
-        usual: &["model.safetensors", "model.safetensors.index.json"],
-        endings: &[".safetensors"],
-    },
-    Kind {
-        usual: &["pytorch_model.bin", "pytorch_model.bin.index.json"],
-        endings: &[".bin", ".pt", ".pth", ".th", ".ckpt"],
-    },
-    Kind {
-        usual: &[],
-        endings: &[".gguf"],
-    },
-    Kind {
-        usual: &["weights.npz", "model.npz"],
-        endings: &[".npz"],
-    },
-    Kind {
-        usual: &[],
-        endings: &[".npy"],
-    },
+const KINDS: [Kind; 12] = [
+    kind(
+        &["model.safetensors", "model.safetensors.index.json"],
+        &[".safetensors"],
+    ),
+    kind(
+        &["pytorch_model.bin", "pytorch_model.bin.index.json"],
+        &[".bin", ".pt", ".pth", ".th", ".ckpt"],
+    ),
+    kind(&[], &[".gguf"]),
+    kind(&["weights.npz", "model.npz"], &[".npz"]),
+    kind(&[], &[".npy"]),
+    kind(&["saved_model.pb"], &[".index"]),
+    kind(
+        &["tf_model.h5", "tf_model.h5.index.json"],
+        &[".keras", ".h5", ".hdf5"],
+    ),
+    kind(&[], &[".pb"]),
+    kind(&[], &[".tflite"]),
+    kind(&["model.onnx", "encoder_model.onnx"], &[".onnx"]),
+    kind(
+        &["flax_model.msgpack", "flax_model.msgpack.index.json"],
+        &[".msgpack"],
+    ),
+    kind(&["model.bpk"], &[".bpk"]),
 ];
 
 /// What trainers leave beside the weights, under the same endings.
@@ -78,8 +87,8 @@ const BESIDE: [&str; 5] = [
     "scaler.pt",
 ];
 
-/// How weight files of other formats end, to name them when there are no others.
-const OTHER_WEIGHTS: [&str; 6] = [".h5", ".msgpack", ".onnx", ".ot", ".pb", ".tflite"];
+/// How weight files end that are not read, to name them when there are no others.
+const OTHER_WEIGHTS: [&str; 3] = [".mlmodel", ".ot", ".params"];
 
 /// The files that an inference needs.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -234,7 +243,7 @@ fn weights(
         let mut usual = kind.usual.iter().map(|name| format!("{directory}{name}"));
         if let Some(name) = usual.find(|name| names.contains(name)) {
             if !name.ends_with(".json") {
-                return Ok(vec![name]);
+                return Ok(with_data(directory, name, names));
             }
             let shards = shards(id, directory, &name, &read(&name)?)?;
             if let Some(missing) = shards.iter().find(|shard| !names.contains(*shard)) {
@@ -268,7 +277,7 @@ fn weights(
                     Err(ambiguous(id, others))
                 };
             }
-            [only] => return Ok(vec![only.clone()]),
+            [only] => return Ok(with_data(directory, only.clone(), names)),
             _ => return Err(ambiguous(id, others)),
         }
     }
@@ -282,6 +291,29 @@ fn weights(
             .cloned()
             .collect(),
     })
+}
+
+/// A file of weights, and those beside it that hold its data: shards of TensorFlow's, external data of ONNX's,
+/// and the decoder of an exported encoder.
+fn with_data(directory: &str, name: String, names: &BTreeSet<String>) -> Vec<String> {
+    let plain = name.strip_prefix(directory).unwrap_or(&name);
+    let stem = name.strip_suffix(".index");
+    let belongs = |other: &str| match plain {
+        "saved_model.pb" => other
+            .strip_prefix(directory)
+            .is_some_and(|other| other.starts_with("variables/variables.")),
+        "encoder_model.onnx" if other.strip_prefix(directory) == Some("decoder_model.onnx") => true,
+        _ if plain.ends_with(".onnx") => {
+            let rest = other.strip_prefix(&name[..]);
+            rest.is_some_and(|rest| rest.starts_with("_data") || rest == ".data")
+        }
+        _ => stem.is_some_and(|stem| {
+            let rest = other.strip_prefix(stem);
+            rest.is_some_and(|rest| rest.starts_with(".data-"))
+        }),
+    };
+    let data: Vec<String> = names.iter().filter(|o| belongs(o)).cloned().collect();
+    [name].into_iter().chain(data).collect()
 }
 
 fn ambiguous(id: &str, candidates: Vec<String>) -> Error {
@@ -447,12 +479,45 @@ mod tests {
             files(&parts[..1]),
             Err(Error::AmbiguousWeights { .. })
         ));
-        let error = files(&["model.onnx", "training_args.bin"]).unwrap_err();
+        assert_eq!(
+            taken(&["flax_model.msgpack", "rust_model.ot", "tf_model.h5"]),
+            ["tf_model.h5"]
+        );
+        let error = files(&["rust_model.ot", "training_args.bin"]).unwrap_err();
         let Error::NoWeights { others, .. } = &error else {
             panic!("{error}");
         };
-        assert_eq!(others, &["model.onnx"]);
-        assert!(error.to_string().contains("model.onnx"), "{error}");
+        assert_eq!(others, &["rust_model.ot"]);
+        assert!(error.to_string().contains("rust_model.ot"), "{error}");
+    }
+
+    #[test]
+    fn weights_bring_the_files_of_their_data() {
+        let taken = |names: &[&str]| {
+            let files: Vec<_> = names.iter().map(|name| (*name, "")).collect();
+            select(&files).unwrap()
+        };
+        let onnx = ["model.onnx", "model.onnx_data"];
+        assert_eq!(
+            taken(&["model.onnx", "model.onnx_data", "other.onnx"]),
+            onnx
+        );
+        let bert = [
+            "bert_model.ckpt.index",
+            "bert_model.ckpt.data-00000-of-00001",
+        ];
+        assert_eq!(taken(&["bert_model.ckpt.meta", bert[0], bert[1]]), bert);
+        let saved = [
+            "saved_model.pb",
+            "variables/variables.data-00000-of-00001",
+            "variables/variables.index",
+        ];
+        assert_eq!(taken(&[saved[0], saved[1], saved[2], "assets/x"]), saved);
+        let pair = ["encoder_model.onnx", "decoder_model.onnx"];
+        assert_eq!(
+            taken(&[pair[0], pair[1], "decoder_with_past_model.onnx"]),
+            pair
+        );
     }
 
     #[test]

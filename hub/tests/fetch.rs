@@ -241,11 +241,11 @@ fn other_formats_are_fetched_where_there_is_no_safetensors() {
 
 #[test]
 fn no_weights_are_told_before_anything_is_fetched() {
-    let server = Server::new(&[("config.json", "{}"), ("model.onnx", "weights")]);
+    let server = Server::new(&[("config.json", "{}"), ("rust_model.ot", "weights")]);
     let (hub, cache) = hub(&server);
     let error = hub.fetch("owner/name").unwrap_err();
     assert!(matches!(error, Error::NoWeights { .. }), "{error}");
-    assert!(error.to_string().contains("model.onnx"), "{error}");
+    assert!(error.to_string().contains("rust_model.ot"), "{error}");
     assert_eq!(names(cache.path()), [""; 0]);
 }
 

@@ -4,7 +4,8 @@ use burn::tensor::{Bytes, DType, TensorData};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::checkpoint::{Checkpoint, Dtype, Entry};
+use crate::checkpoint::{Checkpoint, Dtype, Entry, Layout};
+use crate::data;
 use crate::error::FormatError;
 use crate::gguf;
 use crate::key_map::Block;
@@ -28,8 +29,8 @@ impl Entry {
             let (reads, stores) = (from.clone(), from);
             let shape = self.shape.clone();
             let entry = Entry::new(dtype.clone(), self.shape.clone(), bytes, move || {
-                let values = kind.dequantize(&kind.quantize(&to_f32(reads.read()?)));
-                Ok(TensorData::new(values, shape.clone()))
+                let blocks = kind.quantize(&to_f32(reads.read()?));
+                Ok(kind.dequantize(&blocks, shape.clone()))
             });
             return Some(entry.with_stored(move || {
                 let blocks = kind.quantize(&to_f32(stores.read()?));
@@ -79,17 +80,22 @@ impl Entry {
         })
     }
 
-    /// The same tensor with its axes in PyTorch's order; computed when it is read.
-    pub fn in_order(&self) -> Entry {
-        let axes = self.layout.axes(self.shape.len());
-        if axes.iter().enumerate().all(|(place, &axis)| place == axis) {
-            return self.clone();
+    /// The same tensor with its axes in another layout; computed when it is read.
+    pub fn in_layout(&self, layout: Layout) -> Entry {
+        let rank = self.shape.len();
+        let mut axes = vec![0; rank];
+        for (to, from) in layout.axes(rank).into_iter().zip(self.layout.axes(rank)) {
+            axes[to] = from;
+        }
+        if axes.is_sorted() {
+            return self.clone().with_layout(layout);
         }
         let from = self.clone();
-        let shape = self.out_in_shape();
-        Entry::new(self.dtype.clone(), shape, self.bytes, move || {
-            from.read_out_in()
-        })
+        let shape = axes.iter().map(|&axis| self.shape[axis]).collect();
+        let entry = Entry::new(self.dtype.clone(), shape, self.bytes, move || {
+            Ok(data::permuted(from.read()?, &axes))
+        });
+        entry.with_layout(layout)
     }
 }
 

@@ -8,7 +8,8 @@ use indexmap::IndexMap;
 
 use crate::float8::Float8;
 use crate::key_map::Source;
-use crate::{FormatError, data, detect, gguf, map, tensorflow};
+use crate::onnx::{Flow, Joint};
+use crate::{FormatError, data, detect, gguf, map, sharded, tensorflow};
 
 /// The element type of a stored tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +127,7 @@ pub enum Format {
     SavedModel,
     /// An HDF5 file, of Keras or another.
     Hdf5,
-    /// Several HDF5 files under a `*.index.json`.
+    /// Several HDF5 files under a `*.index.json` or Keras' `*.weights.json`.
     ShardedHdf5,
     /// A Keras archive.
     Keras,
@@ -196,14 +197,27 @@ impl Layout {
 }
 
 /// Where the graph of an exported model takes a tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Place {
-    /// The node, counted in the order of their execution.
-    pub(crate) node: usize,
+    /// Which graph, of several that run one after the other.
+    pub(crate) graph: usize,
+    /// Where the result of what takes it meets another.
+    pub(crate) joint: Joint,
+    pub(crate) flow: Arc<Flow>,
     /// What the node takes it as, by PyTorch's name, where that is known.
     pub(crate) leaf: Option<&'static str>,
     /// Whether the node is a norm.
     pub(crate) norm: bool,
+    /// Of a convolution's bias, the shape of its weight.
+    pub(crate) beside: Option<Vec<usize>>,
+}
+
+impl Place {
+    /// Whether the graph needs it before the other; neither may be.
+    pub(crate) fn is_before(&self, other: &Self) -> bool {
+        self.graph < other.graph
+            || self.graph == other.graph && self.flow.is_before(self.joint, other.joint)
+    }
 }
 
 type Read = dyn Fn() -> Result<TensorData, FormatError> + Send + Sync;
@@ -283,7 +297,7 @@ impl Entry {
     /// What the graph of an exported model takes it as, by the name that PyTorch gives such a parameter, for
     /// instance `running_mean`.
     pub fn taken_as(&self) -> Option<&'static str> {
-        self.place.and_then(|place| place.leaf)
+        self.place.as_ref().and_then(|place| place.leaf)
     }
 
     /// Reads the data, in the stored type and shape; quantized data and floats of eight bits become `f32`.
@@ -369,6 +383,19 @@ pub struct Placement {
     pub parameter: String,
     /// The tensor that fills it, or some rows of it.
     pub source: Source,
+    /// What it is a parameter of.
+    pub layer: Layer,
+}
+
+/// The layers whose parameters other frameworks name or lay out in their own way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+#[non_exhaustive]
+pub enum Layer {
+    Linear,
+    Convolution,
+    Norm,
+    Other,
 }
 
 impl Trace {
@@ -414,7 +441,7 @@ impl Checkpoint {
     /// 3. the only `*.gguf`, or the parts of one;
     /// 4. `weights.npz`, `model.npz`, the only `*.npz`, then the only `*.npy`;
     /// 5. `saved_model.pb`, `variables/variables.index`, `checkpoint`, the only `*.index`;
-    /// 6. `tf_model.h5`, `tf_model.h5.index.json`, the only file that ends in `.keras`, `.h5` or `.hdf5`;
+    /// 6. `tf_model.h5`, `tf_model.h5.index.json`, a `*.weights.json`, the only file that ends in `.keras`, `.h5` or `.hdf5`;
     /// 7. the only `*.pb`, then the only `*.tflite`;
     /// 8. `model.onnx`, `encoder_model.onnx` with its decoder, the only `*.onnx`, last of all the same in the folder
     ///    `onnx`;
@@ -562,7 +589,7 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         usual: &["tf_model.h5", "tf_model.h5.index.json"],
-        index: &[".h5.index.json"],
+        index: &[".h5.index.json", sharded::KERAS],
         endings: &[".keras", ".h5", ".hdf5"],
     },
     Kind {

@@ -105,9 +105,21 @@ pub(crate) fn permuted(data: TensorData, axes: &[usize]) -> TensorData {
         return data;
     }
     let stored = data.shape();
-    if let ([rows, columns], [1, 0], 4) = (&stored[..], axes, data.dtype().size()) {
-        let bytes = transposed(data.as_bytes(), *rows, *columns);
-        return TensorData::from_bytes_vec(bytes, [*columns, *rows], data.dtype());
+    let size = data.dtype().size();
+    // A kernel's `[places…, in, out]` to `[out, in, places…]`, a matrix among them.
+    if let (&[ref places @ .., inputs, outputs], true) = (&stored[..], is_kernel(axes)) {
+        let count: usize = places.iter().product();
+        let mut bytes = transposed(data.as_bytes(), size, count * inputs, outputs);
+        // Within each of the outputs inputs come before places.
+        let each = count * inputs * size;
+        if !places.is_empty() && each > 0 {
+            let kernels = bytes.chunks_exact(each);
+            bytes = kernels
+                .flat_map(|kernel| transposed(kernel, size, count, inputs))
+                .collect();
+        }
+        let shape = [&[outputs, inputs], places].concat();
+        return TensorData::from_bytes_vec(bytes, shape, data.dtype());
     }
     let mut strides = vec![1; stored.len()];
     for axis in (1..stored.len()).rev() {
@@ -120,22 +132,39 @@ pub(crate) fn permuted(data: TensorData, axes: &[usize]) -> TensorData {
     TensorData::from_bytes_vec(bytes, shape, data.dtype())
 }
 
-/// A transposed matrix of four-byte elements, in tiles that stay in the cache.
-fn transposed(bytes: &[u8], rows: usize, columns: usize) -> Vec<u8> {
+/// Whether axes turn a kernel around: the last first, the last but one second, then the others.
+fn is_kernel(axes: &[usize]) -> bool {
+    let rank = axes.len();
+    let turned = [rank.wrapping_sub(1), rank.wrapping_sub(2)];
+    rank > 1 && axes[..2] == turned && axes[2..].iter().copied().eq(0..rank - 2)
+}
+
+/// The transpose of a matrix, in its own memory.
+fn transposed(bytes: &[u8], size: usize, rows: usize, columns: usize) -> Vec<u8> {
+    match size {
+        1 => tiles::<1>(bytes, rows, columns),
+        2 => tiles::<2>(bytes, rows, columns),
+        4 => tiles::<4>(bytes, rows, columns),
+        _ => tiles::<8>(bytes, rows, columns),
+    }
+}
+
+/// Tile by tile, so that both matrices stay in the cache.
+fn tiles<const N: usize>(bytes: &[u8], rows: usize, columns: usize) -> Vec<u8> {
     const TILE: usize = 32;
-    let (from, _) = bytes.as_chunks::<4>();
-    let mut to = vec![0; bytes.len()];
-    let (out, _) = to.as_chunks_mut::<4>();
+    let (from, _) = bytes.as_chunks::<N>();
+    let mut out = vec![0; bytes.len()];
+    let (to, _) = out.as_chunks_mut::<N>();
     for top in (0..rows).step_by(TILE) {
         for left in (0..columns).step_by(TILE) {
-            for row in top..rows.min(top + TILE) {
-                for column in left..columns.min(left + TILE) {
-                    out[column * rows + row] = from[row * columns + column];
+            for column in left..columns.min(left + TILE) {
+                for row in top..rows.min(top + TILE) {
+                    to[column * rows + row] = from[row * columns + column];
                 }
             }
         }
     }
-    to
+    out
 }
 
 /// A text of the file, short enough for an error and on one line.

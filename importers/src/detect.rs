@@ -40,6 +40,9 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
     if path.to_string_lossy().ends_with(".index.json") {
         return mlx::folded(path, sharded::open(path)?);
     }
+    if path.to_string_lossy().ends_with(sharded::KERAS) {
+        return sharded::open_keras(path);
+    }
     let checkpoint = one(path)?;
     match checkpoint.format {
         Format::Safetensors | Format::Npz => mlx::folded(path, checkpoint),

@@ -23,6 +23,7 @@ use crate::compress;
 use crate::data::{self, clip};
 use crate::error::FormatError;
 use crate::float8::Float8;
+use crate::map::release;
 use crate::model_text::{self, Parameter};
 use crate::write::{Draft, Job, Writer};
 
@@ -134,8 +135,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Tensors<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tensors<'de>, A::Error> {
                 let mut tensors = Vec::new();
-                while let Some(tensor) = map.next_entry()? {
-                    tensors.push(tensor);
+                while let Some((name, stored)) = map.next_entry::<String, Stored<'de>>()? {
+                    // What has been looked through of a mapped file counts as memory until it is let go of.
+                    if let Cow::Borrowed(data) = &stored.data {
+                        release(data.as_bytes());
+                    }
+                    tensors.push((name, stored));
                 }
                 Ok(Tensors(tensors))
             }

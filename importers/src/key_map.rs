@@ -55,7 +55,8 @@ impl KeyMap {
         Self::default().with("", rows, prefixes)
     }
 
-    /// Adds the table of the submodule `module_prefix`, which is empty or ends in a dot.
+    /// Adds the table of the submodule `module_prefix`, which is empty or ends in a dot. Tables of one submodule
+    /// are one, whose rows have prefixes of their own.
     #[must_use]
     pub fn with(
         mut self,
@@ -86,52 +87,56 @@ impl KeyMap {
 
     /// Where the parameter `path` may be found, best first.
     pub fn sources(&self, path: &str) -> Vec<Source> {
-        let group = self
-            .groups
-            .iter()
-            .filter(|group| path.starts_with(group.module_prefix))
-            .max_by_key(|group| group.module_prefix.len());
-        let Some(group) = group else {
+        let groups = self.groups_of(path);
+        let Some(first) = groups.first() else {
             let key = path.to_owned();
             return vec![Source { key, rows: None }];
         };
-        let inner = &path[group.module_prefix.len()..];
+        let inner = &path[first.module_prefix.len()..];
         let mut names = Vec::new();
         let mut best = (0, 0);
-        for (checkpoint, module) in group.rows {
-            let (checkpoint, rows) = block(checkpoint);
-            let Some((rank, name)) = rewrite(module, checkpoint, inner) else {
-                continue;
-            };
-            if rank > best {
-                best = rank;
-                names.clear();
-            }
-            if rank == best {
-                names.push((name, rows));
+        for group in &groups {
+            let prefixes = &group.checkpoint_prefixes;
+            for (checkpoint, module) in group.rows {
+                let (checkpoint, rows) = block(checkpoint);
+                let Some((rank, name)) = rewrite(module, checkpoint, inner) else {
+                    continue;
+                };
+                if rank > best {
+                    best = rank;
+                    names.clear();
+                }
+                if rank == best {
+                    names.push((name, rows, prefixes));
+                }
             }
         }
         if names.is_empty() {
-            names.push((inner.to_owned(), None));
+            names.push((inner.to_owned(), None, &first.checkpoint_prefixes));
         }
-        let prefixes = &group.checkpoint_prefixes;
-        names
-            .iter()
-            .flat_map(|(name, rows)| {
-                prefixes.iter().map(move |prefix| Source {
-                    key: format!("{prefix}{name}"),
-                    rows: *rows,
-                })
+        let sources = names.iter().flat_map(|(name, rows, prefixes)| {
+            prefixes.iter().map(move |prefix| Source {
+                key: format!("{prefix}{name}"),
+                rows: *rows,
             })
+        });
+        sources.collect()
+    }
+
+    /// The tables of the innermost submodule that the parameter is in.
+    fn groups_of(&self, path: &str) -> Vec<&Group> {
+        let prefixes = self.groups.iter().map(|group| group.module_prefix);
+        let of_path = prefixes.filter(|prefix| path.starts_with(prefix));
+        let longest = of_path.max_by_key(|prefix| prefix.len());
+        let groups = self.groups.iter();
+        groups
+            .filter(|group| Some(group.module_prefix) == longest)
             .collect()
     }
 
     /// Whether a row says what the parameter `path` is called; without one it keeps its path.
     pub fn names(&self, path: &str) -> bool {
-        let groups = self.groups.iter();
-        let groups = groups.filter(|group| path.starts_with(group.module_prefix));
-        let group = groups.max_by_key(|group| group.module_prefix.len());
-        group.is_some_and(|group| {
+        self.groups_of(path).into_iter().any(|group| {
             let inner = &path[group.module_prefix.len()..];
             let mut rows = group.rows.iter();
             rows.any(|(_, module)| rewrite(module, "", inner).is_some())
@@ -148,6 +153,17 @@ impl KeyMap {
                 .any(|pattern| rewrite(pattern, "", key).is_some())
         })
     }
+}
+
+/// The name that the longest matching row gives `name`, read from the first side of the rows to the second.
+pub fn rename<'a>(
+    rows: impl IntoIterator<Item = (&'a str, &'a str)>,
+    name: &str,
+) -> Option<String> {
+    let matches = rows
+        .into_iter()
+        .filter_map(|(from, to)| rewrite(from, to, name));
+    matches.max_by_key(|(rank, _)| *rank).map(|(_, name)| name)
 }
 
 /// Matches `pattern` against the beginning of `path` and writes the match into `target`; gives the

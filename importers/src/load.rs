@@ -6,11 +6,11 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Bool, DType, Device, Int, Shape, Tensor, TensorData};
 
 use crate::change::{block_of, to_f32};
-use crate::checkpoint::{Checkpoint, Dtype, Entry, Layout, Place, Placement};
+use crate::checkpoint::{Checkpoint, Dtype, Entry, Layer, Layout, Place, Placement};
 use crate::data;
 use crate::error::{FormatError, LoadError};
 use crate::key_map::{Block, KeyMap, Source};
-use crate::report::{KeyReport, Mismatch, Missing, Unexpected};
+use crate::report::{Ambiguous, KeyReport, Mismatch, Missing, Unexpected};
 
 /// Fills every parameter of `module` from `checkpoint`, by the names of `map`.
 ///
@@ -27,8 +27,8 @@ use crate::report::{KeyReport, Mismatch, Missing, Unexpected};
 ///
 /// An exported model may have lost names. Parameters that are missing are then found among the tensors whose
 /// names the exporter made up: those of one shape and use, if they are as many as the missing ones, in the
-/// order in which the graph takes them, which is that of the module's fields. If they are not as many, the
-/// parameters stay missing.
+/// order in which the graph needs them, which is that of the module's fields. If they are not as many, or two of
+/// them could change places, the report lists them as candidates.
 ///
 /// # Errors
 /// [`LoadError::Keys`] with everything that is missing, unexpected or mis-shaped, or
@@ -108,6 +108,8 @@ struct Parameter {
     role: Role,
     /// Whether it is a norm's.
     norm: bool,
+    /// Of a convolution's bias, the shape of its weight.
+    beside: Option<Vec<usize>>,
     kind: Kind,
 }
 
@@ -203,12 +205,17 @@ impl Parameters {
             "running_var" => &["running_var", "var", "moving_variance"],
             other => &[other],
         };
+        let convolution = container.starts_with("Struct:Conv") && leaf == "bias";
+        // The weight of a layer comes before its bias.
+        let weight = self.found.last().filter(|_| convolution);
+        let beside = weight.map(|weight| weight.shape.clone());
         self.found.push(Parameter {
             path: self.path.text(),
             leaves: leaves.iter().map(|leaf| (*leaf).to_owned()).collect(),
             shape: shape.to_vec(),
             role,
             norm: container.ends_with("Norm"),
+            beside,
             kind,
         });
     }
@@ -257,6 +264,12 @@ fn placements(parameters: &[Parameter], plan: &Plan) -> Vec<Placement> {
         Some(Placement {
             parameter: format!("{parent}{leaf}"),
             source: fill.source.clone(),
+            layer: match parameter.role {
+                _ if parameter.norm => Layer::Norm,
+                Role::Linear => Layer::Linear,
+                Role::Convolution => Layer::Convolution,
+                Role::Other => Layer::Other,
+            },
         })
     });
     placed.collect()
@@ -314,9 +327,10 @@ fn plan(
         };
         plan.insert(parameter.path.clone(), fill);
     }
-    let ordered = by_order(&lost, checkpoint)?;
+    let (ordered, ambiguous) = by_order(&lost, checkpoint)?;
+    report.ambiguous = ambiguous;
     if !ordered.is_empty() {
-        tracing::warn!(
+        tracing::info!(
             "{}: {} of {} parameters of {name} have lost their names and are taken by their order",
             report.file.display(),
             ordered.len(),
@@ -365,45 +379,52 @@ fn plan(
     Err(LoadError::Keys(Box::new(report)))
 }
 
-/// What has to agree before the order decides: PyTorch's shape, and of vectors what they are and whether they
-/// are a norm's, which some models run before and some after what they hold first.
-type Signature = (Vec<usize>, Option<&'static str>, bool);
+/// What has to agree before the order decides: PyTorch's shape, and of vectors what they are, whether they
+/// are a norm's, which some models run before and some after what they hold first, and the weight beside them.
+type Signature = (Vec<usize>, Option<&'static str>, bool, Option<Vec<usize>>);
 
 /// A tensor under its key.
 type Named<'a> = (&'a str, &'a Entry);
 
-/// The tensors without names of their own for parameters that no name was found for.
+/// The tensors without names of their own for parameters that no name was found for, and where that is not clear.
+#[allow(clippy::type_complexity)]
 fn by_order<'a>(
     lost: &[&'a Parameter],
     checkpoint: &'a Checkpoint,
-) -> Result<Vec<(&'a Parameter, Named<'a>)>, FormatError> {
+) -> Result<(Vec<(&'a Parameter, Named<'a>)>, Vec<Ambiguous>), FormatError> {
     const VECTORS: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
-    let signature = |shape: Vec<usize>, leaf: Option<&str>, norm: bool| -> Signature {
-        let known = |leaf: &str| VECTORS.into_iter().find(|known| *known == leaf);
-        match shape.len() {
-            1 => (shape, leaf.and_then(known), norm),
-            _ => (shape, None, false),
-        }
-    };
-    let mut nameless: Vec<(Place, Named)> = checkpoint
+    let signature =
+        |shape: Vec<usize>, leaf: Option<&str>, norm, beside: &Option<_>| -> Signature {
+            let known = |leaf: &str| VECTORS.into_iter().find(|known| *known == leaf);
+            match shape.len() {
+                1 => (shape, leaf.and_then(known), norm, beside.clone()),
+                _ => (shape, None, false, None),
+            }
+        };
+    let mut nameless: Vec<(&Place, Named)> = checkpoint
         .iter()
         .filter(|(_, entry)| entry.generated)
-        .filter_map(|(key, entry)| Some((entry.place?, (key, entry))))
+        .filter_map(|(key, entry)| Some((entry.place.as_ref()?, (key, entry))))
         .collect();
-    nameless.sort_by_key(|(place, _)| place.node);
+    nameless.sort_by_key(|(place, _)| (place.graph, place.joint));
     let mut groups: HashMap<Signature, Vec<Named>> = HashMap::new();
     for (place, named) in nameless {
-        let signature = signature(named.1.out_in_shape(), place.leaf, place.norm);
+        let signature = signature(
+            named.1.out_in_shape(),
+            place.leaf,
+            place.norm,
+            &place.beside,
+        );
         groups.entry(signature).or_default().push(named);
     }
     let mut wanted: HashMap<Signature, Vec<&Parameter>> = HashMap::new();
     for &parameter in lost {
         let leaf = parameter.leaves.first().map(|leaf| &leaf[..]);
         let shape = parameter.stored_shape(Layout::OutIn, None);
-        let signature = signature(shape, leaf, parameter.norm);
+        let signature = signature(shape, leaf, parameter.norm, &parameter.beside);
         wanted.entry(signature).or_default().push(parameter);
     }
-    let mut found = Vec::new();
+    let (mut found, mut ambiguous) = (Vec::new(), Vec::new());
     for (signature, parameters) in wanted {
         let Some(entries) = groups.get(&signature) else {
             continue;
@@ -424,16 +445,28 @@ fn by_order<'a>(
             entries = distinct.into_iter().map(|(_, named)| named).collect();
         }
         let fits = |named: &Named, parameter: &&Parameter| parameter.kind.accepts(&named.1.dtype);
-        if entries.len() == parameters.len()
+        let is_before = |pair: &[Named]| match (&pair[0].1.place, &pair[1].1.place) {
+            (Some(first), Some(second)) => first.is_before(second),
+            _ => false,
+        };
+        let clear = entries.len() == parameters.len()
+            && entries.windows(2).all(is_before)
             && entries
                 .iter()
                 .zip(&parameters)
-                .all(|(named, parameter)| fits(named, parameter))
-        {
+                .all(|(named, parameter)| fits(named, parameter));
+        if clear {
             found.extend(parameters.into_iter().zip(entries));
+        } else {
+            let parameters = parameters.iter().map(|parameter| parameter.path.clone());
+            ambiguous.push(Ambiguous {
+                parameters: parameters.collect(),
+                candidates: entries.iter().map(|(key, _)| (*key).to_owned()).collect(),
+            });
         }
     }
-    Ok(found)
+    ambiguous.sort_by(|a, b| a.parameters.cmp(&b.parameters));
+    Ok((found, ambiguous))
 }
 
 /// The candidate most like `key`, unless none is like it at all.

@@ -16,14 +16,11 @@
 //! The state of a training that lies beside the variables is left out, and of a graph's constants what is no weight:
 //! whole numbers and scalars.
 
-use std::sync::Arc;
-
 use burn::tensor::TensorData;
 use indexmap::IndexMap;
 
-use crate::checkpoint::{Checkpoint, Dtype, Entry, Format};
-use crate::error::FormatError;
-use crate::tensorflow;
+use crate::checkpoint::{Checkpoint, Dtype, Entry, Format, Layout};
+use crate::{data, tensorflow};
 
 /// What an optimizer or a training keeps of a variable, behind the variable's name.
 const SLOTS: &[&str] = &[
@@ -105,13 +102,13 @@ impl Checkpoint {
             if text || is_training(name) || !is_weight(entry) {
                 continue;
             }
-            let (turned, layout) = turn(&read_variable(name), entry);
+            let (turned, kind) = turn(&read_variable(name), entry);
             let turned = if entries.contains_key(&turned) {
                 name.to_owned()
             } else {
                 turned
             };
-            entries.insert(turned, layout.of(entry));
+            entries.insert(turned, kind.of(entry));
         }
         Self::new(self.format, self.files, self.metadata, entries).computed_in(compute)
     }
@@ -138,7 +135,7 @@ fn is_training(name: &str) -> bool {
 }
 
 /// PyTorch's name for a tensor, and what its data must go through.
-fn turn(name: &str, entry: &Entry) -> (String, Layout) {
+fn turn(name: &str, entry: &Entry) -> (String, Kind) {
     let mut segments: Vec<&str> = name
         .split('/')
         .filter(|segment| !segment.is_empty())
@@ -148,18 +145,17 @@ fn turn(name: &str, entry: &Entry) -> (String, Layout) {
         segments.remove(0);
     }
     let Some(leaf) = segments.pop() else {
-        return (name.to_owned(), Layout::AsStored);
+        return (name.to_owned(), Kind::AsStored);
     };
     let rank = entry.shape.len();
-    let (leaf, layout) = match leaf {
-        "kernel" if rank == 2 => ("weight", Layout::Linear),
-        "kernel" if rank == 3 || rank == 4 => ("weight", Layout::Convolution),
-        "depthwise_kernel" if rank == 4 => ("weight", Layout::Depthwise),
-        "gamma" | "embeddings" if !segments.is_empty() => ("weight", Layout::AsStored),
-        "beta" => ("bias", Layout::AsStored),
-        "moving_mean" => ("running_mean", Layout::AsStored),
-        "moving_variance" => ("running_var", Layout::AsStored),
-        other => (other, Layout::AsStored),
+    let (leaf, kind) = match leaf {
+        "kernel" if (2..=4).contains(&rank) => ("weight", Kind::Kernel),
+        "depthwise_kernel" if rank == 4 => ("weight", Kind::Depthwise),
+        "gamma" | "embeddings" if !segments.is_empty() => ("weight", Kind::AsStored),
+        "beta" => ("bias", Kind::AsStored),
+        "moving_mean" => ("running_mean", Kind::AsStored),
+        "moving_variance" => ("running_var", Kind::AsStored),
+        other => (other, Kind::AsStored),
     };
     let mut turned = String::new();
     for segment in segments {
@@ -171,102 +167,51 @@ fn turn(name: &str, entry: &Entry) -> (String, Layout) {
         turned.push('.');
     }
     turned.push_str(leaf);
-    (turned, layout)
+    (turned, kind)
 }
 
+/// What a tensor's data must go through.
 #[derive(Clone, Copy)]
-enum Layout {
+enum Kind {
     AsStored,
-    /// `[in, out]`
-    Linear,
     /// `[…, in, out]`
-    Convolution,
+    Kernel,
     /// `[height, width, in, multiplier]`
     Depthwise,
 }
 
-impl Layout {
+impl Kind {
     /// The entry as PyTorch has it.
     fn of(self, entry: &Entry) -> Entry {
-        let shape = match (self, &entry.shape[..]) {
-            (Layout::AsStored, _) => return entry.clone(),
-            (Layout::Linear, [inputs, outputs]) => vec![*outputs, *inputs],
-            (Layout::Convolution, [places @ .., inputs, outputs]) => {
-                [&[*outputs, *inputs], places].concat()
+        match (self, &entry.shape[..]) {
+            (Kind::Kernel, _) => {
+                let kernel = entry.clone().with_layout(Layout::InOut);
+                kernel.in_layout(Layout::OutIn)
             }
-            (Layout::Depthwise, [height, width, inputs, multiplier]) => {
-                vec![inputs.saturating_mul(*multiplier), 1, *height, *width]
+            (Kind::Depthwise, &[height, width, inputs, multiplier]) => {
+                let channels = inputs.saturating_mul(multiplier);
+                let shape = vec![channels, 1, height, width];
+                let (stored, turned) = (entry.clone(), shape.clone());
+                Entry::new(entry.dtype.clone(), shape, entry.bytes, move || {
+                    let matrix = reshaped(stored.read()?, vec![height * width, channels]);
+                    Ok(reshaped(data::permuted(matrix, &[1, 0]), turned.clone()))
+                })
             }
-            _ => return entry.clone(),
-        };
-        let (stored, turned) = (Arc::new(entry.clone()), shape.clone());
-        Entry::new(entry.dtype.clone(), shape, entry.bytes, move || {
-            self.turned(&stored.read()?, &stored.shape, turned.clone())
-        })
-    }
-
-    fn turned(
-        self,
-        data: &TensorData,
-        stored: &[usize],
-        shape: Vec<usize>,
-    ) -> Result<TensorData, FormatError> {
-        let size = data.dtype().size();
-        let bytes = data.as_bytes();
-        let bytes = match (self, stored) {
-            (Layout::Linear, [inputs, outputs]) => transposed(bytes, *inputs, *outputs, size),
-            // Outputs come to the front, then within each of them inputs before places.
-            (Layout::Convolution, [places @ .., inputs, outputs]) => {
-                let places: usize = places.iter().product();
-                let bytes = transposed(bytes, places * inputs, *outputs, size);
-                let each = places * inputs * size;
-                let kernels = bytes.chunks_exact(each.max(1));
-                kernels
-                    .flat_map(|kernel| transposed(kernel, places, *inputs, size))
-                    .collect()
-            }
-            (Layout::Depthwise, [height, width, inputs, multiplier]) => {
-                transposed(bytes, height * width, inputs * multiplier, size)
-            }
-            _ => bytes.to_vec(),
-        };
-        Ok(TensorData::from_bytes_vec(bytes, shape, data.dtype()))
-    }
-}
-
-/// The transpose of a matrix, in its own memory.
-fn transposed(bytes: &[u8], rows: usize, columns: usize, size: usize) -> Vec<u8> {
-    match size {
-        1 => tiles::<1>(bytes, rows, columns),
-        2 => tiles::<2>(bytes, rows, columns),
-        4 => tiles::<4>(bytes, rows, columns),
-        _ => tiles::<8>(bytes, rows, columns),
-    }
-}
-
-/// Tile by tile, so that both matrices stay in the cache.
-fn tiles<const N: usize>(bytes: &[u8], rows: usize, columns: usize) -> Vec<u8> {
-    const TILE: usize = 32;
-    let (from, _) = bytes.as_chunks::<N>();
-    let mut out = vec![0; bytes.len()];
-    let (to, _) = out.as_chunks_mut::<N>();
-    for top in (0..rows).step_by(TILE) {
-        for left in (0..columns).step_by(TILE) {
-            for column in left..columns.min(left + TILE) {
-                for row in top..rows.min(top + TILE) {
-                    to[column * rows + row] = from[row * columns + column];
-                }
-            }
+            _ => entry.clone(),
         }
     }
-    out
+}
+
+fn reshaped(data: TensorData, shape: Vec<usize>) -> TensorData {
+    let dtype = data.dtype();
+    TensorData::from_bytes(data.into_bytes(), shape, dtype)
 }
 
 #[cfg(test)]
 mod tests {
     use burn::tensor::{DType, TensorData};
 
-    use super::{Layout, read_variable, turn};
+    use super::{Kind, read_variable, turn};
     use crate::{Dtype, Entry, FormatError};
 
     fn counted(shape: &[usize]) -> Entry {
@@ -342,24 +287,24 @@ mod tests {
 
     #[test]
     fn layouts_are_turned() -> Result<(), FormatError> {
-        let read = |layout: Layout, shape: &[usize]| {
-            let entry = layout.of(&counted(shape));
+        let read = |kind: Kind, shape: &[usize]| {
+            let entry = kind.of(&counted(shape));
             let data = entry.read()?;
             assert_eq!(data.dtype(), DType::I32);
             assert_eq!(data.shape().to_vec(), entry.shape);
             Ok::<_, FormatError>((entry.shape, data.try_into_vec::<i32>().unwrap_or_default()))
         };
-        let (shape, values) = read(Layout::Linear, &[2, 3])?;
+        let (shape, values) = read(Kind::Kernel, &[2, 3])?;
         assert_eq!((shape, values), (vec![3, 2], vec![0, 3, 1, 4, 2, 5]));
         // [width 2, in 2, out 3]: o, i, w.
-        let (shape, values) = read(Layout::Convolution, &[2, 2, 3])?;
+        let (shape, values) = read(Kind::Kernel, &[2, 2, 3])?;
         assert_eq!(shape, [3, 2, 2]);
         assert_eq!(values, [0, 6, 3, 9, 1, 7, 4, 10, 2, 8, 5, 11]);
-        let (shape, values) = read(Layout::Depthwise, &[1, 2, 2, 2])?;
+        let (shape, values) = read(Kind::Depthwise, &[1, 2, 2, 2])?;
         assert_eq!(shape, [4, 1, 1, 2]);
         assert_eq!(values, [0, 4, 1, 5, 2, 6, 3, 7]);
         // Beyond one tile.
-        let (_, values) = read(Layout::Linear, &[40, 70])?;
+        let (_, values) = read(Kind::Kernel, &[40, 70])?;
         assert!((0..70).all(|o| (0..40).all(|i| values[o * 40 + i] == (i * 70 + o) as i32)));
         Ok(())
     }

@@ -14,6 +14,17 @@ pub struct KeyReport {
     pub unexpected: Vec<Unexpected>,
     /// Tensors of the wrong shape or kind.
     pub mismatched: Vec<Mismatch>,
+    /// Missing parameters that tensors without names could be, and it does not show which is which.
+    pub ambiguous: Vec<Ambiguous>,
+}
+
+/// Parameters of an exported model that has lost names, and the tensors that may be theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ambiguous {
+    /// The parameters' paths in the module.
+    pub parameters: Vec<String>,
+    /// The keys of the candidates.
+    pub candidates: Vec<String>,
 }
 
 /// A parameter that the checkpoint does not hold.
@@ -82,6 +93,14 @@ impl fmt::Display for KeyReport {
                 found,
             } = mismatch;
             write!(f, "mismatched  {key}: expected {expected}, found {found}")
+        })?;
+        list(f, &self.ambiguous, |f, ambiguous| {
+            write!(
+                f,
+                "ambiguous   {} may each be {}; export the model with its names",
+                some(&ambiguous.parameters),
+                some(&ambiguous.candidates)
+            )
         })
     }
 }
@@ -93,6 +112,13 @@ fn nearest(f: &mut fmt::Formatter<'_>, nearest: Option<&str>) -> fmt::Result {
         Some(key) => write!(f, " (nearest: {key})"),
         None => Ok(()),
     }
+}
+
+/// The first of several names.
+fn some(names: &[String]) -> String {
+    const NAMED: usize = 8;
+    let more = if names.len() > NAMED { ", …" } else { "" };
+    format!("{}{more}", names[..names.len().min(NAMED)].join(", "))
 }
 
 fn list<T>(

@@ -1,6 +1,7 @@
-//! Weights in several files under a `*.index.json`, of safetensors, PyTorch, HDF5 or Flax.
+//! Weights in several files under a `*.index.json`, of safetensors, PyTorch, HDF5 or Flax, or under Keras'
+//! `*.weights.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -103,6 +104,101 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
         other => (key, other.to_string()),
     });
     Ok(Checkpoint::new(format, files, metadata.collect(), entries))
+}
+
+/// What the name of an index of Keras' ends in.
+pub(crate) const KERAS: &str = ".weights.json";
+/// The state of a training, which the files' reader leaves out.
+const OPTIMIZER: &str = "/optimizer/";
+
+/// `model.weights.json`, which names the files of a layer's variables, not of each.
+#[derive(Deserialize)]
+struct KerasIndex {
+    weight_map: BTreeMap<String, Shards>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Shards {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// Opens the files that an index of Keras 3 names.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_keras(path: &Path) -> Result<Checkpoint, FormatError> {
+    let malformed = |reason: String| FormatError::Malformed {
+        path: path.to_owned(),
+        format: "index",
+        offset: None,
+        reason,
+    };
+    let text = std::fs::read(path).map_err(FormatError::io(path))?;
+    let index: KerasIndex =
+        serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
+    let mut files = vec![path.to_owned()];
+    let mut metadata = BTreeMap::new();
+    // By the group that they are in.
+    let mut shards: IndexMap<String, HashMap<String, Vec<(String, Entry)>>> = IndexMap::new();
+    let mut entries = IndexMap::new();
+    for (group, named) in &index.weight_map {
+        let named = match named {
+            Shards::One(shard) => std::slice::from_ref(shard),
+            Shards::Several(shards) => shards,
+        };
+        for shard in named {
+            if !shards.contains_key(shard) {
+                if Path::new(shard).file_name() != Some(shard.as_ref()) {
+                    let reason = format!("the shard name `{shard}` is not a plain file name");
+                    return Err(malformed(reason));
+                }
+                let file = path.with_file_name(shard);
+                if !file.is_file() {
+                    return Err(FormatError::MissingShard {
+                        path: path.to_owned(),
+                        shard: shard.clone(),
+                        tensor: group.clone(),
+                    });
+                }
+                let checkpoint = hdf5::open(&file)?;
+                metadata.extend(checkpoint.metadata.clone());
+                let mut groups: HashMap<String, Vec<(String, Entry)>> = HashMap::new();
+                for (name, entry) in checkpoint.into_entries() {
+                    let (group, _) = name.rsplit_once('/').unwrap_or_default();
+                    let of_group = groups.entry(group.to_owned()).or_default();
+                    of_group.push((name, entry));
+                }
+                shards.insert(shard.clone(), groups);
+                files.push(file);
+            }
+            let found = shards
+                .get_mut(shard)
+                .and_then(|groups| groups.remove(group.trim_matches('/')));
+            if found.is_none() && !group.starts_with(OPTIMIZER) {
+                let reason = format!("says that `{shard}` holds `{group}`, but it does not");
+                return Err(malformed(reason));
+            }
+            entries.extend(found.into_iter().flatten());
+        }
+    }
+    // What the shards hold beyond the index is listed too, so that nothing is dropped unseen.
+    let mut rest: Vec<_> = shards
+        .into_values()
+        .flat_map(HashMap::into_values)
+        .flatten()
+        .collect();
+    rest.sort_by(|(first, _), (second, _)| first.cmp(second));
+    for (name, entry) in rest {
+        entries.entry(name).or_insert(entry);
+    }
+    Ok(Checkpoint::new(
+        Format::ShardedHdf5,
+        files,
+        metadata,
+        entries,
+    ))
 }
 
 /// Writes one file, or where that would be larger than wished `STEM-00001-of-00003.ENDING` and so on under a

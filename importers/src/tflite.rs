@@ -9,6 +9,10 @@
 //! Tensors have the names of the file. The second of two with the same name has its number behind a colon, one
 //! without a name is called `tensor:NUMBER`; behind a slash after the name of their graph, where it is not the
 //! first.
+//!
+//! These names are the converter's: a weight is called after the operation that takes it (`model/dense/MatMul`) or
+//! after nothing (`arith.constant7`), as biases mostly are, and norms are folded away. No table of names can say
+//! which parameter such a tensor is, so that these files are listed, read and converted, and no model is run from them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::checkpoint::{Checkpoint, Dtype, Entry};
 use crate::error::FormatError;
-use crate::{burnpack, gguf, json, model_text, numpy, pytorch, safetensors, sharded};
+use crate::{burnpack, gguf, json, model_text, numpy, pytorch, safetensors, sharded, tensorflow};
 
 /// A format that can be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub enum WriteFormat {
     YamlModel,
     /// Burn's own records.
     Burnpack,
+    /// A TensorFlow checkpoint of the second version: an index, and a shard of data beside it.
+    TensorFlow,
 }
 
 /// A format's row: its name, the endings of its files, what it holds, and how it is written.
@@ -60,6 +62,7 @@ impl WriteFormat {
         WriteFormat::JsonModel,
         WriteFormat::YamlModel,
         WriteFormat::Burnpack,
+        WriteFormat::TensorFlow,
     ];
 
     fn writer(self) -> &'static Writer {
@@ -73,6 +76,7 @@ impl WriteFormat {
             WriteFormat::JsonModel => &model_text::JSON,
             WriteFormat::YamlModel => &model_text::YAML,
             WriteFormat::Burnpack => &burnpack::WRITER,
+            WriteFormat::TensorFlow => &tensorflow::WRITER,
         }
     }
 
@@ -122,9 +126,18 @@ impl WriteFormat {
             WriteFormat::Json | WriteFormat::JsonModel => "model.json",
             WriteFormat::YamlModel => "model.yaml",
             WriteFormat::Burnpack => "model.bpk",
+            WriteFormat::TensorFlow => "model.ckpt.index",
         };
         let ending = compression.map_or("", Compression::ending);
         format!("{name}{ending}")
+    }
+
+    /// The file that stands for weights that are called so: a TensorFlow checkpoint may be named by its prefix.
+    pub fn file_named(self, path: &Path) -> PathBuf {
+        match self {
+            WriteFormat::TensorFlow => tensorflow::index_of(path),
+            _ => path.to_owned(),
+        }
     }
 
     /// Whether tensors of that type can be in it.

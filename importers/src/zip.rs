@@ -148,32 +148,10 @@ impl Archive {
         Ok(bytes.into())
     }
 
-    /// At most the first `most` bytes. The buffer grows with what comes out, not with what is claimed.
+    /// At most the first `most` bytes.
     fn inflate(&self, name: &str, member: &Member, most: usize) -> Result<Vec<u8>, FormatError> {
-        use miniz_oxide::inflate::{TINFLStatus, core};
-        let flags = core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
-        let mut state = core::DecompressorOxide::new();
-        let mut bytes = vec![0; most.min(member.raw.len().saturating_mul(2).max(64))];
-        let (mut read, mut written) = (0, 0);
-        loop {
-            let rest = member.raw.get(read..).unwrap_or_default();
-            let (status, taken, given) =
-                core::decompress(&mut state, rest, &mut bytes, written, flags);
-            read += taken;
-            written += given;
-            match status {
-                TINFLStatus::HasMoreOutput if bytes.len() < most => {
-                    bytes.resize(most.min(bytes.len().saturating_mul(2).max(64)), 0);
-                }
-                TINFLStatus::Done | TINFLStatus::HasMoreOutput => break,
-                other => {
-                    let reason = format!("`{name}` cannot be inflated: {other:?}");
-                    return Err(self.refuse(member, reason));
-                }
-            }
-        }
-        bytes.truncate(written);
-        Ok(bytes)
+        inflate(&member.raw, most)
+            .map_err(|status| self.refuse(member, format!("`{name}` cannot be inflated: {status}")))
     }
 
     pub(crate) fn refuse(&self, member: &Member, reason: String) -> FormatError {
@@ -184,6 +162,31 @@ impl Archive {
             reason,
         }
     }
+}
+
+/// At most the first `most` bytes of a deflated stream. The buffer grows with what comes out, not with what is
+/// claimed; the error is what is wrong with the stream.
+pub(crate) fn inflate(raw: &[u8], most: usize) -> Result<Vec<u8>, String> {
+    use miniz_oxide::inflate::{TINFLStatus, core};
+    let flags = core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+    let mut state = core::DecompressorOxide::new();
+    let mut bytes = vec![0; most.min(raw.len().saturating_mul(2).max(64))];
+    let (mut read, mut written) = (0, 0);
+    loop {
+        let rest = raw.get(read..).unwrap_or_default();
+        let (status, taken, given) = core::decompress(&mut state, rest, &mut bytes, written, flags);
+        read += taken;
+        written += given;
+        match status {
+            TINFLStatus::HasMoreOutput if bytes.len() < most => {
+                bytes.resize(most.min(bytes.len().saturating_mul(2).max(64)), 0);
+            }
+            TINFLStatus::Done | TINFLStatus::HasMoreOutput => break,
+            other => return Err(format!("{other:?}")),
+        }
+    }
+    bytes.truncate(written);
+    Ok(bytes)
 }
 
 impl Member {

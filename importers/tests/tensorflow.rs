@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::TensorData;
-use salamander_importers::{Checkpoint, Dtype, Format, FormatError, tensorflow};
+use safetensors::tensor::TensorView;
+use salamander_importers::{
+    Checkpoint, Dtype, Format, FormatError, WriteFormat, WriteOptions, write,
+};
 use tempfile::TempDir;
 
 fn fixtures(folder: &str) -> PathBuf {
@@ -172,6 +174,10 @@ fn hdf5_files_are_what_keras_and_h5py_read() {
             &[],
         );
     }
+    let sharded = open("hdf5", "keras3_sharded");
+    assert_eq!(sharded.format, Format::ShardedHdf5);
+    assert!(sharded.files.len() > 2);
+    same(&sharded, &fixtures("hdf5/keras3.weights.safetensors"), &[]);
     let whole = open("hdf5", "keras2_whole.h5").metadata;
     assert_eq!(whole["keras.left_out"], "optimizer_weights");
     assert!(whole["model_config"].contains("DepthwiseConv2D"));
@@ -230,13 +236,21 @@ fn tflite_files_are_what_the_interpreter_reads() {
 fn what_is_written_is_to_the_byte_what_tensorflow_writes() {
     let directory = TempDir::new().unwrap();
     let source = open("tensorflow", "written");
-    let prefix = directory.path().join("written");
-    let tensors = || {
-        source
-            .iter()
-            .map(|(name, entry)| (name.to_owned(), entry.read()))
+    let written = |source: &Checkpoint, name: &str| {
+        let prefix = directory.path().join(name);
+        let options = WriteOptions::default();
+        let files = write(
+            source,
+            &prefix,
+            WriteFormat::TensorFlow,
+            &options,
+            &|_, _| {},
+        )
+        .unwrap();
+        assert_eq!(files[0], directory.path().join(format!("{name}.index")));
+        Checkpoint::open(&prefix).unwrap()
     };
-    tensorflow::write(&prefix, tensors()).unwrap();
+    let found = written(&source, "written");
     for ending in ["index", "data-00000-of-00001"] {
         let name = format!("written.{ending}");
         let found = fs::read(directory.path().join(&name)).unwrap();
@@ -245,31 +259,27 @@ fn what_is_written_is_to_the_byte_what_tensorflow_writes() {
             "{name} differs"
         );
     }
-    same(
-        &Checkpoint::open(&prefix).unwrap(),
-        &fixtures("tensorflow/written.safetensors"),
-        &[],
-    );
+    same(&found, &fixtures("tensorflow/written.safetensors"), &[]);
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     // 12,000 scalars take two blocks; the checksum is that of TensorFlow's index of them.
-    let many = (0..12_000_u16).map(|number| {
-        let value = TensorData::new(vec![f32::from(number)], [0; 0]);
-        (format!("layer_{number:05}/kernel"), Ok(value))
+    let values: Vec<f32> = (0..12_000_u16).map(f32::from).collect();
+    let data = values.iter().flat_map(|value| value.to_le_bytes());
+    let data: Vec<u8> = data.collect();
+    let views = (0..12_000).map(|number| {
+        let value = &data[number * 4..][..4];
+        let view = TensorView::new(safetensors::Dtype::F32, vec![], value).unwrap();
+        (format!("layer_{number:05}/kernel"), view)
     });
-    let prefix = directory.path().join("many");
-    tensorflow::write(&prefix, many).unwrap();
+    let file = directory.path().join("many.safetensors");
+    fs::write(&file, safetensors::serialize(views, None).unwrap()).unwrap();
+    let many = written(&Checkpoint::open(&file).unwrap(), "many");
+    fs::remove_file(file).unwrap();
     let index = fs::read(directory.path().join("many.index")).unwrap();
     let checksum = crc32fast::hash(&index);
     assert_eq!((index.len(), checksum), (319_854, 0x4b4a_7924));
-    let many = Checkpoint::open(&prefix).unwrap();
     let last = many.get("layer_11999/kernel").unwrap().read().unwrap();
     assert_eq!(many.len(), 12_000);
     assert_eq!(last.as_slice::<f32>().unwrap(), [11_999.0]);
-    let twice = tensors().chain(tensors());
-    let error = tensorflow::write(&directory.path().join("twice"), twice)
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("twice"), "{error}");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 4);
 }
 

@@ -37,6 +37,7 @@ mod plain;
 mod pool;
 pub mod pooling;
 mod simd;
+mod threads;
 
 pub use activation::Activation;
 pub use conv::Convolution;
@@ -53,3 +54,4 @@ pub use plain::{
     set_precision,
 };
 pub use simd::{Isa, VARIABLE};
+pub use threads::awake;

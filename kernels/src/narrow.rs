@@ -105,9 +105,10 @@ pub struct Narrow {
     n: usize,
     steps: usize,
     unit: Unit,
-    /// Of int8, for each column of the panels: what its bytes are multiplied by, and their sum.
+    /// Of int8, for each column of the panels: what its bytes are multiplied by, and the sum of what they
+    /// are then.
     scales: Vec<f32>,
-    sums: Vec<i32>,
+    offsets: Vec<f32>,
 }
 
 impl Narrow {
@@ -133,17 +134,19 @@ impl Narrow {
         let steps = (k * size).div_ceil(STEP);
         let panels = n.div_ceil(WIDTH);
         let mut data = vec![Line([0; 64]); panels * steps * WIDTH];
-        let (mut scales, mut sums) = (Vec::new(), Vec::new());
+        let (mut scales, mut offsets) = (Vec::new(), Vec::new());
         if precision == Precision::Int8 {
             scales = vec![0.0; panels * WIDTH];
-            sums = vec![0; panels * WIDTH];
+            offsets = vec![0.0; panels * WIDTH];
         }
         if k > 0 {
             let chunks = data.par_chunks_mut(steps * WIDTH).enumerate();
             if precision == Precision::Bf16 {
                 chunks.for_each(|(panel, packed)| pack_bf16(matrix, panel * WIDTH, packed));
             } else {
-                let columns = scales.par_chunks_mut(WIDTH).zip(sums.par_chunks_mut(WIDTH));
+                let columns = scales
+                    .par_chunks_mut(WIDTH)
+                    .zip(offsets.par_chunks_mut(WIDTH));
                 chunks.zip(columns).for_each(|((panel, packed), columns)| {
                     pack_int8(matrix, panel * WIDTH, packed, columns);
                 });
@@ -157,7 +160,7 @@ impl Narrow {
             steps,
             unit,
             scales,
-            sums,
+            offsets,
         })
     }
 
@@ -168,7 +171,7 @@ impl Narrow {
 
     /// What it takes in memory.
     pub fn bytes(&self) -> usize {
-        size_of_val(&self.data[..]) + size_of_val(&self.scales[..]) + size_of_val(&self.sums[..])
+        size_of_val(&self.data[..]) + size_of_val(&self.scales[..]) + size_of_val(&self.offsets[..])
     }
 
     /// Where a panel begins.
@@ -186,14 +189,23 @@ fn bf16(x: f32) -> u16 {
     ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
 }
 
-/// The columns of a panel, each as a row of its own.
-fn columns<'a>(matrix: View<'a>, first: usize) -> impl Iterator<Item = (usize, &'a [f32], usize)> {
+/// Calls `each` with the columns of a panel, the elements of one next to each other.
+fn for_columns(matrix: View<'_>, first: usize, mut each: impl FnMut(usize, &[f32])) {
     let [k, n] = matrix.shape;
     let [row, column] = matrix.strides;
-    (0..WIDTH.min(n - first)).map(move |index| {
+    let mut gathered = Vec::new();
+    for index in 0..WIDTH.min(n - first) {
         let start = (first + index) * column;
-        (index, &matrix.data[start..=start + (k - 1) * row], row)
-    })
+        let values = &matrix.data[start..=start + (k - 1) * row];
+        if row == 1 {
+            each(index, values);
+        } else {
+            gathered.clear();
+            gathered.extend(values.iter().step_by(row.max(1)).take(k));
+            gathered.resize(k, values[0]);
+            each(index, &gathered);
+        }
+    }
 }
 
 /// Where the 4 bytes of a column stand in its panel, by line and byte.
@@ -203,48 +215,73 @@ fn place(column: usize, four: usize) -> (usize, usize) {
 }
 
 fn pack_bf16(matrix: View<'_>, first: usize, packed: &mut [Line]) {
-    let mut rounded = Vec::with_capacity(matrix.shape[0] + 1);
-    for (column, values, stride) in columns(matrix, first) {
+    let mut rounded = Vec::with_capacity(matrix.shape[0]);
+    for_columns(matrix, first, |column, values| {
         rounded.clear();
-        if stride == 1 {
-            rounded.extend(values.iter().map(|value| bf16(*value)));
-        } else {
-            rounded.extend(values.iter().step_by(stride).map(|value| bf16(*value)));
-        }
-        for (four, pair) in rounded.chunks(2).enumerate() {
-            let (line, at) = place(column, four);
+        rounded.extend(values.iter().map(|value| bf16(*value)));
+        for (index, pair) in rounded.chunks(2).enumerate() {
+            let (line, at) = place(column, index);
             let high = pair.get(1).map_or(0, |high| u32::from(*high) << 16);
             let bytes = (u32::from(pair[0]) | high).to_le_bytes();
             packed[line].0[at..at + 4].copy_from_slice(&bytes);
         }
-    }
+    });
 }
 
 fn pack_int8(
     matrix: View<'_>,
     first: usize,
     packed: &mut [Line],
-    (scales, sums): (&mut [f32], &mut [i32]),
+    (scales, offsets): (&mut [f32], &mut [f32]),
 ) {
-    let mut rounded: Vec<i8> = Vec::with_capacity(matrix.shape[0] + 3);
-    for (column, values, stride) in columns(matrix, first) {
-        let values = || values.iter().step_by(stride);
-        let most = values().fold(0.0_f32, |most, value| most.max(value.abs()));
-        let poison: f32 = values().map(|value| value * 0.0).sum();
+    let isa = Isa::present().pop().unwrap_or(Isa::Plain);
+    let mut rounded: Vec<u8> = Vec::with_capacity(matrix.shape[0] + 3);
+    for_columns(matrix, first, |column, values| {
+        // SAFETY: `isa` is present.
+        let (most, poison) = unsafe { isa.run(Reach(values)) };
         let scale = if most > 0.0 { most / 127.0 } else { 1.0 };
         // What is not a number shall not pass for one.
         scales[column] = scale + poison;
-        rounded.clear();
         // Adding 1.5 · 2^23 leaves the nearest integer in the lowest bits.
         const MAGIC: f32 = 12_582_912.0;
         let factor = 1.0 / scale;
-        rounded.extend(values().map(|value| (value * factor + MAGIC).to_bits() as i8));
-        sums[column] = rounded.iter().map(|value| i32::from(*value)).sum();
-        for (four, bytes) in rounded.chunks(4).enumerate() {
-            let (line, at) = place(column, four);
-            for (to, from) in packed[line].0[at..].iter_mut().zip(bytes) {
-                *to = *from as u8;
+        rounded.clear();
+        rounded.extend(
+            values
+                .iter()
+                .map(|value| (value * factor + MAGIC).to_bits() as u8),
+        );
+        let sum: i32 = rounded.iter().map(|value| i32::from(*value as i8)).sum();
+        offsets[column] = scale * sum as f32;
+        rounded.resize(values.len().next_multiple_of(4), 0);
+        for (index, four) in rounded.chunks_exact(4).enumerate() {
+            let (line, at) = place(column, index);
+            packed[line].0[at..at + 4].copy_from_slice(four);
+        }
+    });
+}
+
+/// The greatest size of an element, and NaN if one is not finite, else zero.
+struct Reach<'a>(&'a [f32]);
+
+impl Kernel for Reach<'_> {
+    type Output = (f32, f32);
+
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) -> (f32, f32) {
+        // SAFETY: the loads are within the slice.
+        unsafe {
+            let zero = V::splat(0.0);
+            let (mut most, mut poison) = (zero, zero);
+            let mut at = 0;
+            while at < self.0.len() {
+                let count = (self.0.len() - at).min(V::LANES);
+                let value = V::load_some(self.0.as_ptr().add(at), count);
+                most = value.max(most).max(zero.sub(value));
+                poison = value.fma(zero, poison);
+                at += V::LANES;
             }
+            (most.greatest(), poison.sum())
         }
     }
 }
@@ -741,7 +778,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn finish<const INT: bool>(
             &self,
-            sums: *mut f32,
+            sums: *const f32,
             panel: usize,
             first: usize,
             count: usize,
@@ -749,37 +786,39 @@ mod x86 {
             let n = self.b.n;
             let column = panel * WIDTH;
             let columns = WIDTH.min(n - column);
-            // SAFETY: the caller's.
+            let activation = self.epilogue.activation;
+            // SAFETY: the caller's; what is beyond the columns is masked, or is there in the panel.
             unsafe {
-                for row in 0..count {
-                    let sums = sums.add(row * WIDTH);
-                    let place = (first + row) * n + column;
-                    for half in 0..columns.div_ceil(16) {
-                        let at = 16 * half;
-                        let some = columns - at;
-                        let mut value = _mm512_loadu_ps(sums.add(at));
+                for at in (0..columns).step_by(16) {
+                    let some = mask(columns - at);
+                    let zero = _mm512_setzero_ps();
+                    let (mut scales, mut offsets, mut bias) = (zero, zero, zero);
+                    if INT {
+                        scales = _mm512_loadu_ps(self.b.scales.as_ptr().add(column + at));
+                        offsets = _mm512_loadu_ps(self.b.offsets.as_ptr().add(column + at));
+                    }
+                    if let Some(all) = self.epilogue.bias {
+                        bias = _mm512_maskz_loadu_ps(some, all.as_ptr().add(column + at));
+                    }
+                    for row in 0..count {
+                        let place = (first + row) * n + column + at;
+                        let mut value = _mm512_loadu_ps(sums.add(row * WIDTH + at));
                         if INT {
                             let Row { scale, zero } = self.rows[first + row];
-                            let whole = _mm512_castps_si512(value);
-                            let of_zero = _mm512_mullo_epi32(
-                                _mm512_loadu_si512(self.b.sums.as_ptr().add(column + at).cast()),
-                                _mm512_set1_epi32(zero),
-                            );
-                            let scales = _mm512_loadu_ps(self.b.scales.as_ptr().add(column + at));
-                            let scales = _mm512_mul_ps(scales, _mm512_set1_ps(scale));
-                            let floats = _mm512_cvtepi32_ps(_mm512_sub_epi32(whole, of_zero));
-                            value = _mm512_mul_ps(floats, scales);
-                        }
-                        if let Some(bias) = self.epilogue.bias {
-                            let bias = bias.as_ptr().add(column + at);
-                            value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask(some), bias));
+                            let floats = _mm512_cvtepi32_ps(_mm512_castps_si512(value));
+                            let scaled = _mm512_mul_ps(floats, scales);
+                            let zero = _mm512_set1_ps(zero as f32);
+                            let centred = _mm512_fnmadd_ps(zero, offsets, scaled);
+                            value = _mm512_fmadd_ps(centred, _mm512_set1_ps(scale), bias);
+                        } else {
+                            value = _mm512_add_ps(value, bias);
                         }
                         if let Some(residual) = self.epilogue.residual {
-                            let rows = residual.as_ptr().add(place + at);
-                            value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask(some), rows));
+                            let rows = residual.as_ptr().add(place);
+                            value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(some, rows));
                         }
-                        let value = apply(self.epilogue.activation, Avx512::from(value));
-                        value.store_some(self.out.add(place + at), some);
+                        let Avx512(value) = apply(activation, Avx512(value));
+                        _mm512_mask_storeu_ps(self.out.add(place), some, value);
                     }
                 }
             }

@@ -390,14 +390,7 @@ mod x86 {
     }
 
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx512(__m512);
-
-    impl From<__m512> for Avx512 {
-        #[inline(always)]
-        fn from(vector: __m512) -> Self {
-            Self(vector)
-        }
-    }
+    pub(crate) struct Avx512(pub(crate) __m512);
 
     #[inline(always)]
     fn mask16(count: usize) -> __mmask16 {

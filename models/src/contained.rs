@@ -9,7 +9,7 @@ use salamander_importers::{Checkpoint, Format};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::processing::vocabulary::{Special, byte_level, word_piece};
+use crate::processing::vocabulary::{Special, Unigram, byte_level, unigram, word_piece};
 use crate::{ConfigError, bert, whisper};
 
 /// Files by their names in a model directory.
@@ -20,7 +20,7 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 /// # Errors
 /// A value of its metadata cannot be honoured.
 pub fn contained_files(checkpoint: &Checkpoint) -> Result<Option<Files>, ConfigError> {
-    let metadata = Metadata(&checkpoint.metadata);
+    let metadata = Metadata::of(checkpoint);
     let files = match checkpoint.format {
         Format::Ggml if metadata.text("ggml.model") == Some("whisper") => {
             whisper::contained(checkpoint, &metadata)?
@@ -43,7 +43,7 @@ pub fn contained_files(checkpoint: &Checkpoint) -> Result<Option<Files>, ConfigE
 /// # Errors
 /// The vocabulary is of a kind that is not supported.
 pub fn contained_tokenizer(checkpoint: &Checkpoint) -> Result<Option<Vec<u8>>, ConfigError> {
-    let metadata = Metadata(&checkpoint.metadata);
+    let metadata = Metadata::of(checkpoint);
     if metadata.text(MODEL).is_none() {
         return Ok(None);
     }
@@ -58,15 +58,17 @@ const BEGIN: char = '\u{2581}';
 /// Values of `tokenizer.ggml.token_type`.
 const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
+const USER_DEFINED: i64 = 4;
 
 /// The `tokenizer.json` and the `tokenizer_config.json` of GGUF's metadata.
 pub(crate) fn tokenizer(metadata: &Metadata) -> Result<(Value, Value), ConfigError> {
     match metadata.text(MODEL).unwrap_or_default() {
         "bert" => bert_tokenizer(metadata),
         "gpt2" => gpt2_tokenizer(metadata),
+        "t5" => t5_tokenizer(metadata),
         other => {
             let reason = format!(
-                "\"{other}\" is not \"bert\", the WordPiece of BERT, or \"gpt2\", the byte-level BPE of GPT-2"
+                "\"{other}\" is not \"bert\", the WordPiece of BERT, \"gpt2\", the byte-level BPE of GPT-2, or \"t5\", the unigrams of T5"
             );
             Err(ConfigError::within(PLACE, MODEL, reason))
         }
@@ -147,6 +149,41 @@ fn gpt2_tokenizer(metadata: &Metadata) -> Result<(Value, Value), ConfigError> {
     ))
 }
 
+/// SentencePiece's unigrams, with the rules by which T5 prepares a text.
+fn t5_tokenizer(metadata: &Metadata) -> Result<(Value, Value), ConfigError> {
+    let tokens: Vec<String> = metadata.get("tokenizer.ggml.tokens")?;
+    let scores: Vec<f64> = metadata.get("tokenizer.ggml.scores")?;
+    if scores.len() != tokens.len() {
+        let reason = format!("{} scores for {} tokens", scores.len(), tokens.len());
+        return Err(ConfigError::within(PLACE, "tokenizer.ggml.scores", reason));
+    }
+    let kinds: Option<Vec<i64>> = metadata.find("tokenizer.ggml.token_type")?;
+    let kinds = kinds.unwrap_or_default();
+    let special = tokens.iter().zip(&kinds).enumerate();
+    let special = special.filter(|(_, (_, kind))| [UNKNOWN, CONTROL, USER_DEFINED].contains(*kind));
+    let special: Vec<Special> = special
+        .map(|(id, (token, _))| (token.clone(), id as u32))
+        .collect();
+    let find = |key: &str, usual: &str| special_token(metadata, &tokens, key, usual);
+    let unknown = find("tokenizer.ggml.unknown_token_id", "<unk>")?;
+    let end = find("tokenizer.ggml.eos_token_id", "</s>")?;
+    let flag = |key: &str| metadata.find::<bool>(&format!("tokenizer.ggml.{key}"));
+    let rules = Unigram {
+        characters: metadata
+            .find::<Vec<u8>>("tokenizer.ggml.precompiled_charsmap")?
+            .unwrap_or_default(),
+        prefix_space: flag("add_space_prefix")?.unwrap_or(true),
+        one_space: flag("remove_extra_whitespaces")?.unwrap_or(true),
+        end: flag("add_eos_token")?.unwrap_or(true).then(|| end.clone()),
+    };
+    let tokenizer = unigram(&tokens, &scores, &special, unknown.1, &rules);
+    let mut settings = json!({"unk_token": unknown.0, "eos_token": end.0});
+    if let Ok(pad) = find("tokenizer.ggml.padding_token_id", "<pad>") {
+        settings["pad_token"] = pad.0.into();
+    }
+    Ok((tokenizer, settings))
+}
+
 /// What an error calls the place of a key.
 const PLACE: &str = "the file's metadata";
 
@@ -156,7 +193,11 @@ pub(crate) type File = (&'static str, Value);
 /// The metadata of a weight file.
 pub(crate) struct Metadata<'a>(&'a BTreeMap<String, String>);
 
-impl Metadata<'_> {
+impl<'a> Metadata<'a> {
+    pub(crate) fn of(checkpoint: &'a Checkpoint) -> Self {
+        Self(&checkpoint.metadata)
+    }
+
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(|text| &text[..])
     }

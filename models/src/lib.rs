@@ -10,6 +10,7 @@ mod config;
 mod contained;
 mod detect;
 mod error;
+mod family;
 mod load;
 mod naming;
 pub mod patchtst;
@@ -27,8 +28,10 @@ pub use config::PretrainedConfig;
 pub use contained::{Files, contained_files, contained_tokenizer};
 pub use detect::{Detected, Field, Finding, detect};
 pub use error::{ConfigError, InputError, LoadError};
+pub use family::Family;
 pub use naming::{Naming, naming};
 pub use preset::{Preset, find_preset, timm_preset};
+pub use salamander_kernels::awake;
 pub use tensors::{Inputs, Outputs, Value};
 
 /// Every architecture of the zoo.

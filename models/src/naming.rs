@@ -11,6 +11,11 @@ pub enum Naming {
     HuggingFace,
     /// As llama.cpp's converter does.
     LlamaCpp,
+    /// As the TensorFlow code that an architecture was published with does: google-research/bert's. Of the names
+    /// in its checkpoints these are what [`Checkpoint::in_pytorch_layout`] leaves.
+    ///
+    /// [`Checkpoint::in_pytorch_layout`]: salamander_importers::Checkpoint::in_pytorch_layout
+    TensorFlow,
 }
 
 /// The names of a class in a library, read from the module's side; `None` where the library does not have the
@@ -19,6 +24,7 @@ pub fn naming(architecture: &Architecture, class: &str, naming: Naming) -> Optio
     Some(match (architecture.name, naming) {
         ("bert", Naming::HuggingFace) => bert::keys::hugging_face(class),
         ("bert", Naming::LlamaCpp) => bert::keys::llama_cpp(class),
+        ("bert", Naming::TensorFlow) => bert::keys::google(class),
         ("resnet", Naming::HuggingFace) => resnet::keys::hugging_face(class),
         ("vit", Naming::HuggingFace) => vit::keys::hugging_face(class),
         ("whisper", Naming::HuggingFace) => whisper::keys::hugging_face(class),

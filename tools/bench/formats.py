@@ -1,8 +1,8 @@
 """Time reading a BERT-base of 440 MB in each format, and converting it, beside the reference libraries.
 
 Run from anywhere: `python tools/bench/formats.py [--folder DIR] [--runs N] [--json FILE]`. It builds `benches/formats.rs`
-and the command itself, and makes the files in DIR, or a temporary folder, which takes 3 GB. Needs gguf, numpy, safetensors,
-torch and transformers. The files are in the page cache: what is timed is the work, not the disk.
+and the command itself, and makes the files in DIR, or a temporary folder, which takes 4 GB. Needs gguf, h5py, numpy,
+safetensors, torch and transformers. The files are in the page cache: what is timed is the work, not the disk.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import gguf
+import h5py
 import numpy as np
 import torch
 from gguf.quants import dequantize
@@ -57,6 +58,10 @@ def make(folder: Path, command: Path) -> None:
     }.items():
         if not (folder / name).exists():
             subprocess.run([command, "convert", source, folder / name, *options], check=True, stdout=subprocess.DEVNULL)
+    if not (folder / "model.h5").exists():
+        with h5py.File(folder / "model.h5", "w") as file:
+            for name, tensor in load_file(source / "model.safetensors").items():
+                file[name.replace(".", "/")] = tensor.numpy()
     for name in ("q4_k", "q8_0"):
         if not (folder / f"{name}.gguf").exists():
             subprocess.run([command, "convert", source, folder / f"{name}.gguf", "--dtype", name], check=True,
@@ -83,12 +88,11 @@ def theirs(runs: int, call) -> float:  # noqa: ANN001
 
 
 def peak(command: list[object]) -> int:
-    """The most memory that a command held, in bytes."""
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{command} failed")
-    return usage.ru_maxrss * 1024
+    """The most memory that a command held, in bytes; a child of this large process would inherit its peak."""
+    measure = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+    measure += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    small = [sys.executable, "-S", "-c", measure, *map(str, command)]
+    return int(subprocess.run(small, check=True, stdout=subprocess.PIPE, text=True).stdout) * 1024
 
 
 def main() -> None:
@@ -150,16 +154,21 @@ def measure(folder: Path, benchmark: Path, command: Path, arguments: argparse.Na
     memory = {}
     largest = 30522 * 768 * 4
     with tempfile.TemporaryDirectory() as temporary:
-        for number, (name, options) in enumerate({
-            "safetensors to PyTorch": ["--format", "pytorch"],
-            "safetensors to f16": ["--dtype", "f16"],
-            "safetensors to GGUF Q4_K": ["--format", "gguf", "--dtype", "q4_k"],
-            "safetensors to burnpack": ["--format", "burnpack"],
-            "safetensors to npz": ["--format", "npz"],
+        for number, (name, (source, options)) in enumerate({
+            "safetensors to PyTorch": ("safetensors", ["--format", "pytorch"]),
+            "safetensors to f16": ("safetensors", ["--dtype", "f16"]),
+            "safetensors to GGUF Q4_K": ("safetensors", ["--format", "gguf", "--dtype", "q4_k"]),
+            "safetensors to burnpack": ("safetensors", ["--format", "burnpack"]),
+            "safetensors to npz": ("safetensors", ["--format", "npz"]),
+            "safetensors to TensorFlow": ("safetensors", ["--format", "tensorflow"]),
+            "safetensors, sharded": ("safetensors", ["--shard-size", "100MB"]),
+            ".bin to safetensors": ("torch", []),
+            "HDF5 to safetensors": ("model.h5", []),
+            "GGUF Q4_K to safetensors": ("q4_k.gguf", ["--dtype", "f32"]),
         }.items()):
             target = Path(temporary) / str(number)
             begin = time.perf_counter()
-            used = peak([command, "convert", folder / "safetensors", target, *options])
+            used = peak([command, "convert", folder / source, target, *options])
             memory[name] = {"bytes": used, "seconds": time.perf_counter() - begin}
             subprocess.run(["rm", "-r", target], check=True)
     for what, mine, other, reference in rows:

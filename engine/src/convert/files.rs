@@ -44,15 +44,23 @@ impl<'a> Files<'a> {
         let mut files = Vec::new();
         if let Some(directory) = &self.model.directory {
             let same =
-                fs::canonicalize(directory.path()).ok() == fs::canonicalize(self.target).ok();
+                fs::canonicalize(directory.folder()).ok() == fs::canonicalize(self.target).ok();
             if !same {
                 for name in names(directory)? {
                     // A native directory's configuration is its `config.toml`.
                     if !self.options.native || name != Path::new("config.json") {
-                        files.push(self.one(directory.path(), &name)?);
+                        files.push(self.one(directory.folder(), &name)?);
                     }
                 }
             }
+        }
+        for (name, bytes) in &self.model.contained {
+            let path = self.target.join(name);
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent).map_err(Error::io(parent))?;
+            }
+            place(&path, bytes)?;
+            files.push(path);
         }
         if self.options.native {
             let native = self.native(written)?;
@@ -140,7 +148,7 @@ impl<'a> Files<'a> {
                     Some(directory) => directory.read("README.md")?,
                     None => None,
                 };
-                let name = directory.map_or(self.target, ModelDir::path);
+                let name = directory.map_or(self.target, ModelDir::folder);
                 native::describe(name, &self.configured(&config), card.as_deref())
             }
         };
@@ -165,7 +173,7 @@ fn place(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 /// The files that go along, below the directory: by their names, and those of sentence-transformers' modules.
 fn names(directory: &ModelDir) -> Result<Vec<PathBuf>, Error> {
     let mut names = Vec::new();
-    for name in files_in(directory.path())? {
+    for name in files_in(directory.folder())? {
         let text = name.to_string_lossy();
         let ending = name.extension().unwrap_or_default().to_string_lossy();
         let weights =
@@ -179,8 +187,8 @@ fn names(directory: &ModelDir) -> Result<Vec<PathBuf>, Error> {
     for module in modules.into_iter().flatten() {
         let folder = module.get("path").and_then(Value::as_str).unwrap_or("");
         let plain = !folder.is_empty() && Path::new(folder).file_name() == Some(folder.as_ref());
-        if plain && directory.path().join(folder).is_dir() {
-            let inner = files_in(&directory.path().join(folder))?;
+        if plain && directory.folder().join(folder).is_dir() {
+            let inner = files_in(&directory.folder().join(folder))?;
             names.extend(inner.into_iter().map(|name| Path::new(folder).join(name)));
         }
     }

@@ -1,8 +1,12 @@
 //! The metadata of a GGUF file.
 //!
-//! For BERT it is what llama.cpp's `convert_hf_to_gguf.py` writes, so that llama.cpp can run the file; the keys
+//! For BERT, GPT-2 and T5 it is what llama.cpp's `convert_hf_to_gguf.py` writes, so that llama.cpp can run the file; the keys
 //! are those of <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use salamander_importers::gguf::{self, Metadata, Value as Typed};
 use salamander_importers::{Dtype, Entry, Format};
 use serde_json::Value;
@@ -26,9 +30,16 @@ pub(super) fn metadata(
         _ => general(model, has_llama_names),
     };
     metadata.retain(|(key, _)| !key.starts_with("split."));
-    if has_llama_names {
-        bert(model, &mut metadata);
-        tokenizer(model, &mut metadata)?;
+    match (model.family, &model.config) {
+        _ if !has_llama_names => {}
+        (Some(family), Some(config)) => {
+            metadata.extend(family.keys(config));
+            vocabulary(model, &mut metadata)?;
+        }
+        _ => {
+            bert(model, &mut metadata);
+            tokenizer(model, &mut metadata)?;
+        }
     }
     let mut put = |key: &str, value: Typed| {
         metadata.retain(|(known, _)| known != key);
@@ -172,7 +183,115 @@ fn pooling(model: &Model) -> Option<u32> {
     }
 }
 
+/// The vocabulary of byte-level BPE or of unigrams, with its merges or scores.
+fn vocabulary(model: &Model, metadata: &mut Metadata) -> Result<(), Error> {
+    let Some(directory) = &model.directory else {
+        return Ok(());
+    };
+    let Some(file) = directory.json("tokenizer.json")? else {
+        return Ok(());
+    };
+    let at = |pointer: &str| file.pointer(pointer);
+    let list = |pointer: &str| at(pointer).and_then(Value::as_array).map(|list| &list[..]);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut tokens: BTreeMap<usize, (String, f32)> = BTreeMap::new();
+    let unigrams = list("/model/vocab");
+    for (id, pair) in unigrams.into_iter().flatten().enumerate() {
+        let score = pair.get(1).and_then(Value::as_f64).unwrap_or_default();
+        let token = pair.get(0).map(text).unwrap_or_default();
+        tokens.insert(id, (token, score as f32));
+    }
+    let ranks = at("/model/vocab").and_then(Value::as_object);
+    for (token, id) in ranks.into_iter().flatten() {
+        let id = id.as_u64().and_then(|id| usize::try_from(id).ok());
+        tokens.extend(id.map(|id| (id, (token.clone(), 0.0))));
+    }
+    let mut special = BTreeSet::new();
+    for token in list("/added_tokens").into_iter().flatten() {
+        let id = token.get("id").and_then(Value::as_u64);
+        let Some(id) = id.and_then(|id| usize::try_from(id).ok()) else {
+            continue;
+        };
+        let score = tokens.get(&id).map_or(0.0, |(_, score)| *score);
+        tokens.insert(
+            id,
+            (token.get("content").map(text).unwrap_or_default(), score),
+        );
+        special.insert(id);
+    }
+    let config = model.config.as_ref();
+    let field = |key: &str| config.and_then(|config| config.get(key)?.as_u64());
+    let most = tokens.keys().next_back().map_or(0, |id| id + 1);
+    // No vocabulary is larger than the table that its tokens index.
+    let count = field("vocab_size").map_or(most, |size| usize::try_from(size).unwrap_or(0));
+    let count = count.min(1 << 24);
+    let of = |id: usize| tokens.get(&id);
+    let texts: Vec<String> = (0..count)
+        .map(|id| of(id).map_or_else(|| format!("[PAD{id}]"), |(token, _)| token.clone()))
+        .collect();
+    let unknown = at("/model/unk_id").and_then(Value::as_u64);
+    let kinds = (0..count).map(|id| match of(id) {
+        None => UNUSED,
+        Some(_) if unknown == Some(id as u64) => UNKNOWN,
+        Some(_) if special.contains(&id) => CONTROL,
+        Some(_) => NORMAL,
+    });
+    let mut put = |key: &str, value: Typed| metadata.push((format!("tokenizer.ggml.{key}"), value));
+    let is_unigram = unigrams.is_some();
+    put("model", Typed::text(if is_unigram { "t5" } else { "gpt2" }));
+    put(
+        "pre",
+        Typed::text(if is_unigram { "default" } else { "gpt-2" }),
+    );
+    put("tokens", Typed::texts(texts.iter().map(|text| &text[..])));
+    put("token_type", Typed::i32s(kinds));
+    if is_unigram {
+        let scores = (0..count).map(|id| of(id).map_or(-1000.0, |(_, score)| *score));
+        put("scores", Typed::f32s(scores));
+        let one = at("/normalizer").into_iter();
+        let several = list("/normalizer/normalizers").into_iter().flatten();
+        let mut characters = one.chain(several).filter_map(|step| {
+            let map = step.get("precompiled_charsmap")?.as_str()?;
+            BASE64_STANDARD.decode(map).ok()
+        });
+        if let Some(characters) = characters.next() {
+            put("precompiled_charsmap", Typed::u8s(&characters));
+        }
+        put("add_space_prefix", Typed::bool(true));
+        put("remove_extra_whitespaces", Typed::bool(true));
+        put("add_bos_token", Typed::bool(false));
+        put("add_eos_token", Typed::bool(true));
+    } else {
+        let merges = list("/model/merges").into_iter().flatten();
+        // A merge is a text with a space in it, or the two parts.
+        let merges: Vec<String> = merges
+            .map(|merge| match merge.as_array() {
+                Some(parts) => parts.iter().map(text).collect::<Vec<_>>().join(" "),
+                None => text(merge),
+            })
+            .collect();
+        put(
+            "merges",
+            Typed::texts(merges.iter().map(|merge| &merge[..])),
+        );
+    }
+    for (key, name) in [
+        ("bos_token_id", "bos"),
+        ("eos_token_id", "eos"),
+        ("pad_token_id", "padding"),
+    ] {
+        if let Some(id) = field(key).and_then(|id| u32::try_from(id).ok()) {
+            put(&format!("{name}_token_id"), Typed::u32(id));
+        }
+    }
+    if let Some(unknown) = unknown.and_then(|id| u32::try_from(id).ok()) {
+        put("unknown_token_id", Typed::u32(unknown));
+    }
+    Ok(())
+}
+
 const NORMAL: i32 = 1;
+const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const UNUSED: i32 = 5;
 

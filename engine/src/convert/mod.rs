@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 use salamander_importers::{
     Checkpoint, Compression, Dtype, Entry, WriteFormat, WriteOptions, difference, gguf, write,
 };
-use salamander_models::{Architecture, Naming};
+use salamander_models::{
+    Architecture, Family, Files as Contained, Naming, PretrainedConfig, contained_files,
+    contained_tokenizer,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -92,10 +95,14 @@ pub struct Converted {
 /// The source, and what is known of it.
 struct Model {
     directory: Option<ModelDir>,
+    /// What a weight file holds itself of what others have beside it.
+    contained: Contained,
     checkpoint: Checkpoint,
     config: Option<Value>,
     processor: Option<Value>,
     known: Option<Known>,
+    /// What it is where the zoo does not run it.
+    family: Option<&'static Family>,
 }
 
 /// An architecture of the zoo, and which of its classes.
@@ -120,7 +127,8 @@ struct Target {
 /// directory, to which the model's configuration and tokenizer are copied.
 ///
 /// Where the architecture is known, tensors get the names that the target's users expect: Hugging Face's in
-/// safetensors and PyTorch files, llama.cpp's in GGUF.
+/// safetensors and PyTorch files, llama.cpp's in GGUF, those of google-research/bert in TensorFlow checkpoints. Between
+/// GGUF and the others this holds for GPT-2 and T5 too.
 ///
 /// # Errors
 /// The source cannot be read, the format cannot hold it, the target is there already, or cannot be written.
@@ -136,16 +144,20 @@ pub fn convert(
 
     let naming = match target.format {
         WriteFormat::Gguf => Naming::LlamaCpp,
+        WriteFormat::TensorFlow => Naming::TensorFlow,
         _ => Naming::HuggingFace,
     };
     let renamed = if options.keep_names {
         None
     } else {
         names::renamed(&model, naming, &mut remarks)
+            .or_else(|| names::of_family(&model, naming, &mut remarks))
     };
     let has_llama_names = renamed.is_some() && naming == Naming::LlamaCpp;
     let named = renamed.unwrap_or_else(|| model.entries());
-    let renamed = model.known.as_ref().filter(|_| {
+    let known = model.known.as_ref().map(|known| known.architecture.name);
+    let known = known.or(model.family.map(|family| family.name));
+    let renamed = known.filter(|_| {
         let same = named.len() == model.checkpoint.len();
         !same
             || named
@@ -191,7 +203,7 @@ pub fn convert(
         to: target.format.name().to_owned(),
         files,
         beside,
-        renamed: renamed.map(|known| known.architecture.name),
+        renamed,
         remarks,
         largest_difference: tensors.iter().map(|t| t.difference).fold(0.0, f64::max),
         tensors,
@@ -201,36 +213,65 @@ pub fn convert(
 impl Model {
     fn open(source: &Path, preset: Option<&str>) -> Result<Self, Error> {
         if source.is_file() && preset.is_none() {
-            return Ok(Self {
-                directory: None,
-                checkpoint: Checkpoint::open(source)?,
-                config: None,
-                processor: None,
-                known: None,
-            });
+            return Self::alone(source);
         }
         if preset.is_none() {
             let directory = ModelDir::find(source)?;
             if directory.known_config()?.is_none() {
+                let checkpoint = directory.checkpoint()?;
                 return Ok(Self {
-                    checkpoint: directory.checkpoint()?,
                     directory: Some(directory),
-                    config: None,
-                    processor: None,
-                    known: None,
+                    ..Self::of(checkpoint, None)
                 });
             }
         }
         let opened = crate::source::Source::open(source, preset, false)?;
-        let known = Known::of(&opened.directory, &opened.config);
         Ok(Self {
             // What lies beside a file that was named alone is not its model.
             directory: (!source.is_file()).then_some(opened.directory),
-            checkpoint: opened.checkpoint,
-            config: Some(opened.config),
             processor: opened.processor,
-            known,
+            ..Self::of(opened.checkpoint, Some(opened.config))
         })
+    }
+
+    /// A weight file, with what it holds itself.
+    fn alone(file: &Path) -> Result<Self, Error> {
+        let checkpoint = Checkpoint::open(file)?;
+        let mut contained = contained_files(&checkpoint)
+            .map_err(Error::config(file))?
+            .unwrap_or_default();
+        let config = contained.remove("config.json");
+        let config = config.and_then(|json| serde_json::from_slice(&json).ok());
+        if config.is_some() {
+            return Ok(Self {
+                contained,
+                ..Self::of(checkpoint, config)
+            });
+        }
+        let Some(family) = Family::find(&checkpoint, None) else {
+            return Ok(Self::of(checkpoint, None));
+        };
+        let config = family.config(&checkpoint).map_err(Error::config(file))?;
+        let tokenizer = contained_tokenizer(&checkpoint).map_err(Error::config(file))?;
+        contained.extend(tokenizer.map(|json| ("tokenizer.json".to_owned(), json)));
+        Ok(Self {
+            contained,
+            ..Self::of(checkpoint, Some(config))
+        })
+    }
+
+    fn of(checkpoint: Checkpoint, config: Option<Value>) -> Self {
+        let known = config.as_ref().and_then(Known::of);
+        let family = Family::find(&checkpoint, config.as_ref());
+        Self {
+            directory: None,
+            contained: Contained::new(),
+            processor: None,
+            family: family.filter(|_| known.is_none()),
+            known,
+            config,
+            checkpoint,
+        }
     }
 
     fn entries(&self) -> Vec<(String, Entry)> {
@@ -243,8 +284,8 @@ impl Model {
 
 impl Known {
     /// The class that the configuration names first, or the trunk.
-    fn of(directory: &ModelDir, config: &Value) -> Option<Self> {
-        let common = directory.common_config(config).ok()?;
+    fn of(config: &Value) -> Option<Self> {
+        let common = PretrainedConfig::parse(config).ok()?;
         let architecture = salamander_models::find(&common).ok()?;
         let class = match common.architectures.first() {
             None => architecture.classes.first()?,
@@ -279,7 +320,7 @@ impl Target {
         }
         let is_file = named.is_some() || path.is_file();
         let file = if is_file {
-            path.to_owned()
+            format.file_named(path)
         } else {
             path.join(format.usual_name(compression))
         };

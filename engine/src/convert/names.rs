@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use salamander_importers::{Entry, KeyMap, Layout, Placement};
+use salamander_importers::{Entry, Format, KeyMap, Layer, Layout, Placement};
 use salamander_models::{Naming, naming, open_class};
 
 use super::Model;
@@ -35,6 +35,9 @@ pub(super) fn renamed(
         return None;
     }
     let is_so = |placement: &Placement| {
+        if wanted == Naming::TensorFlow {
+            return false;
+        }
         let sources = map.sources(&placement.parameter);
         let entry = model.checkpoint.get(&placement.source.key);
         let ordered = entry.is_none_or(|entry| entry.layout == Layout::OutIn);
@@ -48,28 +51,94 @@ pub(super) fn renamed(
         remarks.push(format!("the names are unchanged: {reason}"));
         return None;
     };
-    if !left_out.is_empty() {
-        let shown: Vec<&str> = left_out.iter().take(8).map(|name| &name[..]).collect();
-        let more = if left_out.len() > shown.len() {
-            ", …"
-        } else {
-            ""
-        };
-        remarks.push(format!(
-            "{} tensors are left out, for which {} has no name: {}{more}",
-            left_out.len(),
-            library(wanted),
-            shown.join(", ")
-        ));
-    }
+    say_left_out(&left_out, wanted, remarks);
     Some(entries)
+}
+
+/// The same for a family that the zoo does not run: from llama.cpp's names to Hugging Face's, or the other way.
+pub(super) fn of_family(
+    model: &Model,
+    wanted: Naming,
+    remarks: &mut Vec<String>,
+) -> Option<Vec<(String, Entry)>> {
+    let family = model.family?;
+    let is_gguf = matches!(model.checkpoint.format, Format::Gguf | Format::SplitGguf);
+    let gated = family.is_gated(&model.checkpoint);
+    let (mut entries, mut left_out) = (Vec::new(), Vec::new());
+    for (name, entry) in model.checkpoint.iter() {
+        let found = match wanted {
+            Naming::LlamaCpp if !is_gguf => family.to_llama_cpp(name),
+            Naming::HuggingFace if is_gguf => family.to_hugging_face(name, gated),
+            _ => return None,
+        };
+        let Some((new, layout)) = found else {
+            if is_gguf || !family.is_superfluous(name) {
+                let reason = format!("{} has none for `{name}`", library(wanted));
+                remarks.push(format!("the names are unchanged: {reason}"));
+                return None;
+            }
+            left_out.push(name);
+            continue;
+        };
+        let mut entry = entry.clone();
+        if is_gguf {
+            entry = entry.in_layout(layout);
+            entry.layout = Layout::OutIn;
+        } else {
+            entry.layout = layout;
+            entry = entry.in_layout(Layout::OutIn);
+        }
+        entries.push((new, entry));
+    }
+    say_left_out(&left_out, wanted, remarks);
+    Some(entries)
+}
+
+fn say_left_out(left_out: &[impl AsRef<str>], wanted: Naming, remarks: &mut Vec<String>) {
+    if left_out.is_empty() {
+        return;
+    }
+    let shown: Vec<&str> = left_out.iter().take(8).map(AsRef::as_ref).collect();
+    let more = if left_out.len() > shown.len() {
+        ", …"
+    } else {
+        ""
+    };
+    remarks.push(format!(
+        "{} tensors are left out, for which {} has no name: {}{more}",
+        left_out.len(),
+        library(wanted),
+        shown.join(", ")
+    ));
 }
 
 fn library(wanted: Naming) -> &'static str {
     match wanted {
         Naming::HuggingFace => "transformers",
         Naming::LlamaCpp => "llama.cpp",
+        Naming::TensorFlow => "google-research",
     }
+}
+
+/// A tensor of that dotted name as the library has it.
+fn in_library(wanted: Naming, name: &str, layer: Layer, entry: &Entry) -> (String, Entry) {
+    if wanted != Naming::TensorFlow {
+        return (name.to_owned(), entry.in_layout(Layout::OutIn));
+    }
+    let (module, leaf) = name.rsplit_once('.').unwrap_or(("", name));
+    let (leaf, layout) = match (layer, leaf) {
+        (Layer::Linear | Layer::Convolution, "weight") => ("kernel", Layout::InOut),
+        (Layer::Norm, "weight") => ("gamma", Layout::OutIn),
+        (Layer::Norm, "bias") => ("beta", Layout::OutIn),
+        (Layer::Norm, "running_mean") => ("moving_mean", Layout::OutIn),
+        (Layer::Norm, "running_var") => ("moving_variance", Layout::OutIn),
+        (_, other) => (other, Layout::OutIn),
+    };
+    let name = match module {
+        "" => leaf.to_owned(),
+        module => format!("{}/{leaf}", module.replace('.', "/")),
+    };
+    (name, entry.in_layout(layout))
 }
 
 /// The tensors under the map's names, and those that it has none for; `None` if two would have the same.
@@ -105,7 +174,7 @@ fn named(
             let beside = key.rsplit_once('.');
             let beside = beside.and_then(|(parent, leaf)| Some((parents.get(parent)?, leaf)));
             match beside {
-                _ if wanted == Naming::LlamaCpp => left_out.push(key.to_owned()),
+                _ if wanted != Naming::HuggingFace => left_out.push(key.to_owned()),
                 Some((parent, leaf)) => add(format!("{parent}.{leaf}"), entry.clone())?,
                 None => add(key.to_owned(), entry.clone())?,
             }
@@ -118,7 +187,7 @@ fn named(
         for placement in &placed[..if parts { placed.len() } else { 1 }] {
             let source = map.sources(&placement.parameter).into_iter().next();
             let name = source.map_or_else(|| key.to_owned(), |source| source.key);
-            if wanted == Naming::LlamaCpp && !map.names(&placement.parameter) {
+            if wanted != Naming::HuggingFace && !map.names(&placement.parameter) {
                 left_out.push(key.to_owned());
                 continue;
             }
@@ -126,7 +195,8 @@ fn named(
                 None => Some(entry.clone()),
                 Some(rows) => entry.block(rows),
             };
-            add(name, part?.in_order())?;
+            let (name, part) = in_library(wanted, &name, placement.layer, &part?);
+            add(name, part)?;
         }
     }
     Some((entries, left_out))

@@ -8,6 +8,7 @@ use std::sync::Once;
 
 use burn::tensor::{Device as BurnDevice, Tensor};
 use salamander_importers::{Checkpoint, Dtype};
+use salamander_models::{InputError, Inputs, Model, Outputs, awake};
 
 pub use present::{BackendDevices, DeviceInfo};
 
@@ -393,6 +394,14 @@ impl Device {
     /// A checkpoint for models on this device.
     pub(crate) fn weights(&self, checkpoint: Checkpoint) -> Checkpoint {
         checkpoint.computed_in(self.dtype.clone())
+    }
+
+    /// Runs a model on this device.
+    pub(crate) fn forward(&self, model: &dyn Model, inputs: Inputs) -> Result<Outputs, InputError> {
+        match self.backend {
+            Backend::Flex => awake(|| model.forward(inputs)),
+            _ => model.forward(inputs),
+        }
     }
 
     /// Burn's handle, for code that works with tensors.

@@ -828,6 +828,7 @@ impl Steps for CachedDecoder<'_> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::ops::ControlFlow;
     use std::path::Path;
 
     use salamander_importers::Checkpoint;

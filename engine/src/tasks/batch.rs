@@ -171,7 +171,8 @@ impl TextModel {
                 .iter()
                 .map(|&index| encodings[index].borrow())
                 .collect();
-            take(batch, self.model.forward(self.inputs(&rows))?)?;
+            let inputs = self.inputs(&rows);
+            take(batch, self.device.forward(&*self.model, inputs)?)?;
         }
         Ok(())
     }

@@ -349,7 +349,7 @@ impl Forecast {
     }
 
     fn forward(&self, inputs: Inputs, windows: usize, width: usize) -> Result<Vec<Stretch>, Error> {
-        let mut outputs = self.model.forward(inputs)?;
+        let mut outputs = self.device.forward(&*self.model, inputs)?;
         let Some(family) = self.forecasts.family else {
             let values = self.take(&mut outputs, "prediction_outputs")?;
             let size = self.forecasts.horizon * width;

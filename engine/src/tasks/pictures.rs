@@ -140,7 +140,7 @@ impl ImageModel {
                 let values: Vec<f32> = batch.into_iter().flat_map(|(_, p)| p.values).collect();
                 let data = TensorData::new(values, [indices.len(), 3, size.0, size.1]);
                 let inputs = Inputs::new().with("pixel_values", data);
-                take(&indices, self.model.forward(inputs)?)?;
+                take(&indices, self.device.forward(&*self.model, inputs)?)?;
                 rest = later;
             }
         }

@@ -229,7 +229,7 @@ impl Modules {
             return Ok(modules);
         };
         let refuse = |field: &str, reason: String| {
-            let path = directory.path().join("modules.json");
+            let path = directory.folder().join("modules.json");
             Error::config(&path)(ConfigError::new(field, reason))
         };
         let listed = json.as_array().map_or(&[][..], |list| list);
@@ -247,7 +247,11 @@ impl Modules {
                 );
                 return Err(refuse("path", reason));
             }
-            let path = directory.path().join(relative);
+            let path = match text("path") {
+                // The directory itself, or the weights that were named.
+                "" => directory.path().to_owned(),
+                _ => directory.folder().join(relative),
+            };
             let settings = || -> Result<Value, Error> {
                 let name = relative.join("config.json");
                 let name = name.to_string_lossy();

@@ -16,6 +16,7 @@ pub struct Value {
     bytes: Vec<u8>,
 }
 
+const U8: u32 = 0;
 const U32: u32 = 4;
 const I32: u32 = 5;
 const F32: u32 = 6;
@@ -53,6 +54,13 @@ impl Value {
     pub fn texts<'a>(texts: impl ExactSizeIterator<Item = &'a str>) -> Self {
         let mut bytes = array(TEXT, texts.len());
         texts.for_each(|text| put_text(&mut bytes, text.as_bytes()));
+        Self { kind: ARRAY, bytes }
+    }
+
+    /// An array of bytes.
+    pub fn u8s(values: &[u8]) -> Self {
+        let mut bytes = array(U8, values.len());
+        bytes.extend(values);
         Self { kind: ARRAY, bytes }
     }
 

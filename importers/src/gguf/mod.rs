@@ -289,10 +289,7 @@ impl Reader {
             Values::Blocks(_) if self.big_endian => Err(refuse(format!(
                 "{name} in a big-endian file is not read; convert the file to little-endian"
             ))),
-            Values::Blocks(_) => {
-                let values = self.kind.dequantize(&self.bytes);
-                Ok(TensorData::new(values, self.shape.clone()))
-            }
+            Values::Blocks(_) => Ok(self.kind.dequantize(&self.bytes, self.shape.clone())),
             Values::Listed => Err(refuse(format!(
                 "the type {name} cannot be read; quantize to another one"
             ))),

@@ -5,12 +5,12 @@
 //! `ggml-quants.c`; `Q8_1` has its two half-precision numbers, not the two single ones of the package's table
 //! of sizes. `quantize.rs` has the other direction.
 
-use burn::tensor::TensorData;
+use burn::tensor::{DType, TensorData};
 use half::f16;
 use rayon::prelude::*;
 
 use super::quantize;
-use crate::Dtype;
+use crate::{Dtype, large};
 
 /// How many blocks a thread takes at once.
 const BLOCKS_AT_ONCE: usize = 256;
@@ -31,7 +31,7 @@ pub(crate) struct Kind {
 pub(crate) enum Values {
     /// They are values already.
     Plain(Dtype),
-    /// Each block becomes as many `f32`.
+    /// Blocks become `f32`.
     Blocks(fn(&[u8], &mut [f32])),
     /// They are listed and not read.
     Listed,
@@ -47,20 +47,34 @@ const fn plain(id: u32, name: &'static str, size: usize, dtype: Dtype) -> Kind {
     }
 }
 
-const fn blocks(
-    id: u32,
-    name: &'static str,
-    block: usize,
-    size: usize,
-    decode: fn(&[u8], &mut [f32]),
-) -> Kind {
-    Kind {
-        id,
-        name,
-        block,
-        size,
-        values: Values::Blocks(decode),
-    }
+/// A block type, whose function for one block is made into one for many.
+macro_rules! blocks {
+    ($id:literal, $name:literal, $block:literal, $size:literal, $decode:ident) => {
+        Kind {
+            id: $id,
+            name: $name,
+            block: $block,
+            size: $size,
+            values: Values::Blocks(|bytes, out| each::<$block, $size>(bytes, out, $decode)),
+        }
+    };
+}
+
+/// Decodes block after block, with the widest vectors that the processor has.
+fn each<const BLOCK: usize, const SIZE: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    decode: impl Fn(&[u8], &mut [f32]),
+) {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let out = out.chunks_exact_mut(BLOCK);
+            for (block, out) in bytes.chunks_exact(SIZE).zip(out) {
+                decode(block, out);
+            }
+        },
+    );
 }
 
 const fn listed(id: u32, name: &'static str, block: usize, size: usize) -> Kind {
@@ -76,26 +90,26 @@ const fn listed(id: u32, name: &'static str, block: usize, size: usize) -> Kind 
 static KINDS: &[Kind] = &[
     plain(0, "F32", 4, Dtype::F32),
     plain(1, "F16", 2, Dtype::F16),
-    blocks(2, "Q4_0", 32, 18, q4_0),
-    blocks(3, "Q4_1", 32, 20, q4_1),
-    blocks(6, "Q5_0", 32, 22, q5_0),
-    blocks(7, "Q5_1", 32, 24, q5_1),
-    blocks(8, "Q8_0", 32, 34, q8_0),
-    blocks(9, "Q8_1", 32, 36, q8_1),
-    blocks(10, "Q2_K", 256, 84, q2_k),
-    blocks(11, "Q3_K", 256, 110, q3_k),
-    blocks(12, "Q4_K", 256, 144, q4_k),
-    blocks(13, "Q5_K", 256, 176, q5_k),
-    blocks(14, "Q6_K", 256, 210, q6_k),
-    blocks(15, "Q8_K", 256, 292, q8_k),
+    blocks!(2, "Q4_0", 32, 18, q4_0),
+    blocks!(3, "Q4_1", 32, 20, q4_1),
+    blocks!(6, "Q5_0", 32, 22, q5_0),
+    blocks!(7, "Q5_1", 32, 24, q5_1),
+    blocks!(8, "Q8_0", 32, 34, q8_0),
+    blocks!(9, "Q8_1", 32, 36, q8_1),
+    blocks!(10, "Q2_K", 256, 84, q2_k),
+    blocks!(11, "Q3_K", 256, 110, q3_k),
+    blocks!(12, "Q4_K", 256, 144, q4_k),
+    blocks!(13, "Q5_K", 256, 176, q5_k),
+    blocks!(14, "Q6_K", 256, 210, q6_k),
+    blocks!(15, "Q8_K", 256, 292, q8_k),
     listed(16, "IQ2_XXS", 256, 66),
     listed(17, "IQ2_XS", 256, 74),
     listed(18, "IQ3_XXS", 256, 98),
     listed(19, "IQ1_S", 256, 50),
-    blocks(20, "IQ4_NL", 32, 18, iq4_nl),
+    blocks!(20, "IQ4_NL", 32, 18, iq4_nl),
     listed(21, "IQ3_S", 256, 110),
     listed(22, "IQ2_S", 256, 82),
-    blocks(23, "IQ4_XS", 256, 136, iq4_xs),
+    blocks!(23, "IQ4_XS", 256, 136, iq4_xs),
     plain(24, "I8", 1, Dtype::I8),
     plain(25, "I16", 2, Dtype::I16),
     plain(26, "I32", 4, Dtype::I32),
@@ -103,9 +117,9 @@ static KINDS: &[Kind] = &[
     plain(28, "F64", 8, Dtype::F64),
     listed(29, "IQ1_M", 256, 56),
     plain(30, "BF16", 2, Dtype::BF16),
-    blocks(34, "TQ1_0", 256, 54, tq1_0),
-    blocks(35, "TQ2_0", 256, 66, tq2_0),
-    blocks(39, "MXFP4", 32, 17, mxfp4),
+    blocks!(34, "TQ1_0", 256, 54, tq1_0),
+    blocks!(35, "TQ2_0", 256, 66, tq2_0),
+    blocks!(39, "MXFP4", 32, 17, mxfp4),
     listed(40, "NVFP4", 64, 36),
     listed(41, "Q1_0", 128, 18),
 ];
@@ -167,21 +181,20 @@ impl Kind {
         bytes
     }
 
-    /// The values of blocks; empty for a type that has none.
-    pub(crate) fn dequantize(&self, bytes: &[u8]) -> Vec<f32> {
-        let Values::Blocks(decode) = self.values else {
-            return Vec::new();
-        };
-        let mut values = vec![0.0; bytes.len() / self.size * self.block];
-        let blocks = bytes.par_chunks(self.size * BLOCKS_AT_ONCE);
-        let out = values.par_chunks_mut(self.block * BLOCKS_AT_ONCE);
-        blocks.zip(out).for_each(|(blocks, out)| {
-            let out = out.chunks_exact_mut(self.block);
-            for (block, out) in blocks.chunks_exact(self.size).zip(out) {
-                decode(block, out);
-            }
+    /// The values of blocks; zeros for a type that has none.
+    pub(crate) fn dequantize(&self, bytes: &[u8], shape: Vec<usize>) -> TensorData {
+        let count = bytes.len() / self.size * self.block;
+        let values = large::floats(count, |values| {
+            let Values::Blocks(decode) = self.values else {
+                return;
+            };
+            let blocks = bytes.par_chunks(self.size * BLOCKS_AT_ONCE);
+            let out = values.par_chunks_mut(self.block * BLOCKS_AT_ONCE);
+            blocks
+                .zip(out)
+                .for_each(|(blocks, out)| decode(blocks, out));
         });
-        values
+        TensorData::from_bytes(values, shape, DType::F32)
     }
 
     pub(crate) fn find(id: u32) -> Option<&'static Self> {
@@ -198,10 +211,12 @@ impl Kind {
 }
 
 /// The half-precision number at a place.
+#[inline(always)]
 fn half(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
+#[inline(always)]
 fn q4_0(block: &[u8], out: &mut [f32]) {
     let d = half(block, 0);
     for (at, byte) in block[2..].iter().enumerate() {
@@ -210,6 +225,7 @@ fn q4_0(block: &[u8], out: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn q4_1(block: &[u8], out: &mut [f32]) {
     let (d, m) = (half(block, 0), half(block, 2));
     for (at, byte) in block[4..].iter().enumerate() {
@@ -224,6 +240,7 @@ fn five_bits(high: &[u8], low: &[u8], at: usize) -> u8 {
     low | (high[at / 8] >> (at % 8) & 1) << 4
 }
 
+#[inline(always)]
 fn q5_0(block: &[u8], out: &mut [f32]) {
     let d = half(block, 0);
     for (at, out) in out.iter_mut().enumerate() {
@@ -231,6 +248,7 @@ fn q5_0(block: &[u8], out: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn q5_1(block: &[u8], out: &mut [f32]) {
     let (d, m) = (half(block, 0), half(block, 2));
     for (at, out) in out.iter_mut().enumerate() {
@@ -238,20 +256,24 @@ fn q5_1(block: &[u8], out: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn eight_bits(d: f32, bytes: &[u8], out: &mut [f32]) {
     for (out, byte) in out.iter_mut().zip(bytes) {
         *out = d * f32::from(byte.cast_signed());
     }
 }
 
+#[inline(always)]
 fn q8_0(block: &[u8], out: &mut [f32]) {
     eight_bits(half(block, 0), &block[2..], out);
 }
 
+#[inline(always)]
 fn q8_1(block: &[u8], out: &mut [f32]) {
     eight_bits(half(block, 0), &block[4..], out);
 }
 
+#[inline(always)]
 fn q8_k(block: &[u8], out: &mut [f32]) {
     let d = f32::from_le_bytes([block[0], block[1], block[2], block[3]]);
     eight_bits(d, &block[4..260], out);
@@ -262,6 +284,7 @@ fn two_bits(bytes: &[u8], run: usize, at: usize) -> u8 {
     bytes[run / 4 * 32 + at] >> (run % 4 * 2) & 3
 }
 
+#[inline(always)]
 fn q2_k(block: &[u8], out: &mut [f32]) {
     let (scales, rest) = block.split_at(16);
     let (d, min) = (half(rest, 64), half(rest, 66));
@@ -274,6 +297,7 @@ fn q2_k(block: &[u8], out: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn q3_k(block: &[u8], out: &mut [f32]) {
     let (high, rest) = block.split_at(32);
     let (low, rest) = rest.split_at(64);
@@ -295,6 +319,7 @@ fn q3_k(block: &[u8], out: &mut [f32]) {
 }
 
 /// The six-bit scale and minimum of a run of 32, out of twelve bytes for eight runs.
+#[inline(always)]
 pub(super) fn scale_min(packed: &[u8], run: usize) -> (f32, f32) {
     let (scale, min) = if run < 4 {
         (packed[run] & 63, packed[run + 4] & 63)
@@ -308,6 +333,7 @@ pub(super) fn scale_min(packed: &[u8], run: usize) -> (f32, f32) {
     (f32::from(scale), f32::from(min))
 }
 
+#[inline(always)]
 fn q4_k(block: &[u8], out: &mut [f32]) {
     let (d, min) = (half(block, 0), half(block, 2));
     for (run, out) in out.chunks_exact_mut(32).enumerate() {
@@ -320,6 +346,7 @@ fn q4_k(block: &[u8], out: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn q5_k(block: &[u8], out: &mut [f32]) {
     let (d, min) = (half(block, 0), half(block, 2));
     let high = &block[16..48];
@@ -333,6 +360,7 @@ fn q5_k(block: &[u8], out: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn q6_k(block: &[u8], out: &mut [f32]) {
     let (low, rest) = block.split_at(128);
     let (high, rest) = rest.split_at(64);
@@ -361,6 +389,7 @@ fn ternary(byte: u8, digit: usize) -> f32 {
     f32::from(((u16::from(shifted) * 3) >> 8) as u8) - 1.0
 }
 
+#[inline(always)]
 fn tq1_0(block: &[u8], out: &mut [f32]) {
     let d = half(block, 52);
     let mut at = 0;
@@ -374,6 +403,7 @@ fn tq1_0(block: &[u8], out: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn tq2_0(block: &[u8], out: &mut [f32]) {
     let d = half(block, 64);
     for (run, out) in out.chunks_exact_mut(32).enumerate() {
@@ -397,6 +427,7 @@ const NON_LINEAR: [i8; 16] = [
     -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
 ];
 
+#[inline(always)]
 fn mxfp4(block: &[u8], out: &mut [f32]) {
     // Half of the power of two that the byte is the exponent of, since the table is doubled.
     let exponent = u32::from(block[0]);
@@ -408,10 +439,12 @@ fn mxfp4(block: &[u8], out: &mut [f32]) {
     table(f32::from_bits(bits), &E2M1, &block[1..], out);
 }
 
+#[inline(always)]
 fn iq4_nl(block: &[u8], out: &mut [f32]) {
     table(half(block, 0), &NON_LINEAR, &block[2..], out);
 }
 
+#[inline(always)]
 fn iq4_xs(block: &[u8], out: &mut [f32]) {
     let d = half(block, 0);
     let high = u16::from_le_bytes([block[2], block[3]]);

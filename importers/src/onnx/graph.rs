@@ -12,7 +12,7 @@ use crate::protobuf::{Slice, Wire};
 /// The deepest nesting of subgraphs: branches and loops in each other.
 const DEEPEST: usize = 8;
 /// No model has as many; each takes memory beyond its bytes.
-pub(super) const MOST: usize = 1 << 20;
+const MOST: usize = 1 << 20;
 /// How many nodes that take one tensor are looked at.
 const MOST_USES: usize = 4;
 
@@ -23,6 +23,8 @@ pub(super) struct Graph<'a> {
     pub(super) opset: Option<u64>,
     pub(super) metadata: Vec<(&'a str, &'a str)>,
     pub(super) nodes: Vec<Node<'a>>,
+    /// The names of the model's inputs.
+    pub(super) inputs: Vec<&'a str>,
     /// Initializers, and the constants that nodes hold.
     pub(super) tensors: IndexMap<&'a str, Tensor<'a>>,
     /// For each value that is a tensor or comes of one, the nodes that take it: which, and as which input.
@@ -77,9 +79,12 @@ impl<'a> Node<'a> {
         self.inputs().nth(place).filter(|name| !name.is_empty())
     }
 
+    pub(super) fn outputs(self) -> impl Iterator<Item = &'a str> {
+        self.parts(2).map(|text| text.text().unwrap_or_default())
+    }
+
     pub(super) fn output(self) -> Option<&'a str> {
-        let mut outputs = self.parts(2);
-        outputs.next().and_then(|text| text.text().ok())
+        self.outputs().next()
     }
 
     /// The attribute of that name.
@@ -215,6 +220,14 @@ impl<'a> Graph<'a> {
                     let tensor = Tensor::read(message, elsewhere)?;
                     self.insert(tensor, depth)?;
                 }
+                (11, Wire::Bytes(message)) if depth == 0 && self.inputs.len() < MOST => {
+                    let mut names = message.fields().flatten();
+                    let name = names.find_map(|field| match field {
+                        (1, Wire::Bytes(name)) => name.text().ok(),
+                        _ => None,
+                    });
+                    self.inputs.extend(name);
+                }
                 (15, Wire::Bytes(message)) => {
                     let mut values = message.fields().flatten();
                     let values = values.find_map(|field| match field {
@@ -311,9 +324,14 @@ impl<'a> Graph<'a> {
         Some((node, self.nodes[node], place))
     }
 
+    /// Which nodes take a value, and as which input.
+    pub(super) fn uses_of(&self, value: &str) -> &[(usize, usize)] {
+        self.uses.get(value).map_or(&[][..], |found| found)
+    }
+
     /// The nodes that take a value, and as which input.
     pub(super) fn uses(&self, value: &str) -> impl Iterator<Item = (Node<'a>, usize)> {
-        let found = self.uses.get(value).map_or(&[][..], |found| found);
+        let found = self.uses_of(value);
         found.iter().map(|&(node, place)| (self.nodes[node], place))
     }
 }

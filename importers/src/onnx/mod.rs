@@ -14,6 +14,7 @@
 //!
 //! [`Entry::layout`] says which linear weights lie as `[in, out]`.
 
+mod flow;
 mod graph;
 mod names;
 mod quantized;
@@ -21,12 +22,14 @@ mod tensor;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::TensorData;
 use bytes::Bytes;
 use indexmap::IndexMap;
 
-use self::graph::{Graph, MOST as MOST_NODES};
+pub(crate) use self::flow::{Flow, Joint};
+use self::graph::Graph;
 use self::names::{Position, Role, is_path};
 use self::quantized::Quantized;
 use self::tensor::{Elsewhere, Failure, Owned, Tensor, Values};
@@ -145,7 +148,7 @@ pub(crate) fn with_decoder(path: &Path, encoder: Checkpoint) -> Result<Checkpoin
     for (name, mut entry) in decoder.into_entries() {
         // All nodes of the decoder come behind those of the encoder.
         if let Some(place) = &mut entry.place {
-            place.node += MOST_NODES;
+            place.graph += 1;
         }
         entries.entry(name).or_insert(entry);
     }
@@ -176,6 +179,7 @@ impl<'a> Collector<'a, '_> {
                 found
             }));
         }
+        let flow = Arc::new(Flow::new(graph));
         let names = graph.tensors.keys().map(|name| unquantized(name));
         self.own = names.filter(|name| is_path(name)).collect();
         for (tensor, quantized) in graph.tensors.values().zip(quantized) {
@@ -192,7 +196,8 @@ impl<'a> Collector<'a, '_> {
             if let Some(position) = &position {
                 entry = entry.with_layout(position.layout());
             }
-            let place = names::place(graph, tensor.name, tensor.shape.len(), position.as_ref());
+            let rank = tensor.shape.len();
+            let place = names::place(graph, &flow, tensor.name, rank, position.as_ref());
             self.entries
                 .insert(name, entry.with_generated(generated).at(place));
         }

@@ -5,6 +5,9 @@
 //! module of the node that takes it, which the node's name or the exporter's note spells, and the name of the
 //! bias that is added behind it.
 
+use std::sync::Arc;
+
+use super::flow::Flow;
 use super::graph::{Graph, Node};
 use crate::checkpoint::{Layout, Place};
 
@@ -23,6 +26,7 @@ pub(super) enum Role {
 /// Where a tensor is taken first, and as what.
 pub(super) fn place(
     graph: &Graph,
+    flow: &Arc<Flow>,
     value: &str,
     rank: usize,
     position: Option<&Position>,
@@ -35,7 +39,16 @@ pub(super) fn place(
         None => None,
     };
     let norm = first.op.ends_with("Normalization");
-    Some(Place { node, leaf, norm })
+    let weight = position.and_then(Position::weight_beside);
+    let weight = weight.and_then(|weight| graph.tensors.get(weight));
+    Some(Place {
+        graph: 0,
+        joint: flow.joint(graph, node),
+        flow: flow.clone(),
+        leaf,
+        norm,
+        beside: weight.map(|weight| weight.shape.clone()),
+    })
 }
 
 /// How many nodes a value is followed through.

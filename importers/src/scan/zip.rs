@@ -1,14 +1,13 @@
 //! A zip archive, looked at from both ends: what its directory lists, and what lies in it.
 
 use bytes::Bytes;
-use miniz_oxide::inflate::decompress_slice_iter_to_slice;
 
 use super::Place;
 use crate::data::clip;
 use crate::pytorch;
 use crate::zip::{
-    CENTRAL, CENTRAL_BYTES, ENCRYPTED, END, INFLATED_MARGIN, LOCAL, LOCAL_BYTES, sizes, u16_at,
-    u32_at,
+    CENTRAL, CENTRAL_BYTES, ENCRYPTED, END, INFLATED_MARGIN, LOCAL, LOCAL_BYTES, inflate, sizes,
+    u16_at, u32_at,
 };
 
 /// How many times its size a member may inflate to.
@@ -315,11 +314,11 @@ fn hidden(place: &mut Place<'_>, map: &Bytes, covered: &[(usize, usize)]) {
 }
 
 fn inflated(raw: &[u8], size: usize) -> Bytes {
-    let room = size.min(raw.len().saturating_add(INFLATED_MARGIN));
-    let mut bytes = vec![0; room];
-    let written = decompress_slice_iter_to_slice(&mut bytes, std::iter::once(raw), false, true);
-    bytes.truncate(written.unwrap_or(0));
-    bytes.into()
+    let most = size.min(raw.len().saturating_add(INFLATED_MARGIN));
+    let bytes = inflate(raw, most.saturating_add(1)).unwrap_or_default();
+    // What is larger than it says is no stream of that size.
+    let fits = bytes.len() <= most;
+    if fits { bytes.into() } else { Bytes::new() }
 }
 
 fn contains(bytes: &[u8], what: &[u8]) -> bool {

@@ -18,7 +18,7 @@ use crate::checkpoint::{Checkpoint, Entry, Format};
 use crate::data::{self, VIEW_MARGIN, clip};
 use crate::error::FormatError;
 use crate::map::map_file;
-use crate::proto::{self, Message, Refusal, varint};
+use crate::protobuf::{self, Message, Refusal, varint};
 
 pub(super) const INDEX: &str = ".index";
 const OBJECT_GRAPH: &str = "_CHECKPOINTABLE_OBJECT_GRAPH";
@@ -380,8 +380,8 @@ fn graph_names(
             for field in attribute.message()?.fields() {
                 let field = field?;
                 match field.number {
-                    2 => name = proto::name(&field)?,
-                    3 => key = proto::name(&field)?,
+                    2 => name = protobuf::name(&field)?,
+                    3 => key = protobuf::name(&field)?,
                     _ => {}
                 }
             }

@@ -15,7 +15,7 @@ use super::{TAGS, malformed};
 use crate::checkpoint::{Checkpoint, Entry, Format};
 use crate::data::{self, VIEW_MARGIN, clip};
 use crate::error::FormatError;
-use crate::proto::{self, Field, Message, Refusal, Value};
+use crate::protobuf::{self, Field, Message, Refusal, Value};
 
 /// What a SavedModel is served with.
 const SERVE: &str = "serve";
@@ -186,7 +186,7 @@ impl Constants<'_> {
             for inner in field.message().map_err(refuse)?.fields() {
                 let inner = inner.map_err(refuse)?;
                 if inner.number == 1 {
-                    scope = format!("{}/", proto::name(&inner).map_err(refuse)?);
+                    scope = format!("{}/", protobuf::name(&inner).map_err(refuse)?);
                 }
             }
         }
@@ -261,8 +261,8 @@ fn read_node(node: &Message) -> Result<Node, Refusal> {
     for field in node.fields() {
         let field = field?;
         match field.number {
-            1 => found.name = proto::name(&field)?,
-            2 => found.operation = proto::name(&field)?,
+            1 => found.name = protobuf::name(&field)?,
+            2 => found.operation = protobuf::name(&field)?,
             5 => {
                 let (mut key, mut value) = (Bytes::new(), None);
                 for field in field.message()?.fields() {

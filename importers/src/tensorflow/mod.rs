@@ -40,7 +40,7 @@ use crate::data::clip;
 use crate::error::FormatError;
 use crate::map::map_file;
 
-pub use write::write;
+pub(crate) use write::{WRITER, index_of};
 
 pub(crate) const FORMAT: &str = "TensorFlow";
 /// What the file that names the latest checkpoint begins with.

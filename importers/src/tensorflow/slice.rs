@@ -1,7 +1,7 @@
 //! Slices of partitioned variables, and the keys that they have in a table.
 
 use super::tensor::Layout;
-use crate::proto::{Message, Refusal};
+use crate::protobuf::{Message, Refusal};
 
 /// Slices are proven not to overlap by pairs.
 const MOST: usize = 4096;

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::proto::{Refusal, put_varint, varint};
+use crate::protobuf::{Refusal, put_varint, varint};
 
 /// What a table ends with.
 const MAGIC: u64 = 0xdb47_7524_8b80_fb57;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::Dtype;
 use crate::data::{self, VIEW_MARGIN};
-use crate::proto::{Field, Message, Refusal};
+use crate::protobuf::{Field, Message, Refusal};
 
 /// The most dimensions that a tensor of TensorFlow has.
 const MOST_DIMENSIONS: usize = 254;

@@ -17,7 +17,7 @@ use super::tensor::{self, Layout, Tensor};
 use crate::checkpoint::{Checkpoint, Entry, Format};
 use crate::data::{self, clip};
 use crate::error::FormatError;
-use crate::proto::{self, Message, Refusal};
+use crate::protobuf::{self, Message, Refusal};
 
 /// Reads the checkpoint that `table` is; its file is `length` bytes long.
 pub(super) fn read(path: &Path, table: &Table, length: usize) -> Result<Checkpoint, FormatError> {
@@ -107,7 +107,7 @@ fn meta(message: &Message) -> Result<Vec<(String, Layout, usize)>, Refusal> {
             for inner in field.message()?.fields() {
                 let inner = inner?;
                 match inner.number {
-                    1 => name = proto::name(&inner)?,
+                    1 => name = protobuf::name(&inner)?,
                     2 => sizes = tensor::shape(&inner.message()?)?,
                     3 => code = inner.unsigned()?,
                     _ => {}
@@ -128,7 +128,7 @@ fn saved(message: &Message) -> Result<(String, Slice), Refusal> {
     for field in data.fields() {
         let field = field?;
         match field.number {
-            1 => name = proto::name(&field)?,
+            1 => name = protobuf::name(&field)?,
             2 => slice = Some(Slice::read(&field.message()?)?),
             _ => {}
         }

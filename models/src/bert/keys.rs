@@ -18,18 +18,9 @@ const TRUNK: &[Row] = &[
         "cls.predictions.decoder.weight",
         "embeddings.word_embeddings.weight",
     ),
-    (
-        "embeddings.word_embeddings",
-        "embeddings.word_embeddings.weight",
-    ),
     ("embeddings.Gather", "embeddings.word_embeddings.weight"),
-    ("token_embd.weight", "embeddings.word_embeddings.weight"),
     (
         "embeddings.position_embeddings.weight",
-        "embeddings.position_embeddings.weight",
-    ),
-    (
-        "embeddings.position_embeddings",
         "embeddings.position_embeddings.weight",
     ),
     (
@@ -37,23 +28,11 @@ const TRUNK: &[Row] = &[
         "embeddings.position_embeddings.weight",
     ),
     (
-        "position_embd.weight",
-        "embeddings.position_embeddings.weight",
-    ),
-    (
         "embeddings.token_type_embeddings.weight",
-        "embeddings.token_type_embeddings.weight",
-    ),
-    (
-        "embeddings.token_type_embeddings",
         "embeddings.token_type_embeddings.weight",
     ),
     (
         "embeddings.Gather_2",
-        "embeddings.token_type_embeddings.weight",
-    ),
-    (
-        "token_types.weight",
         "embeddings.token_type_embeddings.weight",
     ),
     ("embeddings.LayerNorm", "embeddings.norm"),
@@ -89,6 +68,39 @@ const TRUNK: &[Row] = &[
     ("encoder.layer.{i}.intermediate.dense", "layers.{i}.mlp.up"),
     ("encoder.layer.{i}.output.dense", "layers.{i}.mlp.down"),
     ("encoder.layer.{i}.output.LayerNorm", "layers.{i}.mlp_norm"),
+    ("pooler.dense", "pooler"),
+];
+
+const HEADS: &[Row] = &[
+    ("cls.predictions.transform.dense", "predictions.dense"),
+    ("cls.predictions.transform.LayerNorm", "predictions.norm"),
+    ("cls.predictions.decoder.weight", "predictions.decoder"),
+    ("cls.predictions.decoder.kernel", "predictions.decoder"),
+    ("cls.predictions.decoder.bias", "predictions.bias"),
+    ("cls.predictions.bias", "predictions.bias"),
+    ("cls.seq_relationship.weight", "seq_relationship.weight"),
+    ("cls.seq_relationship.bias", "seq_relationship.bias"),
+    ("classifier.weight", "classifier.weight"),
+    ("classifier.bias", "classifier.bias"),
+    ("qa_outputs.weight", "qa_outputs.weight"),
+    ("qa_outputs.bias", "qa_outputs.bias"),
+];
+
+/// The trunk's names in google-research/bert.
+const GOOGLE: &[Row] = &[
+    (
+        "embeddings.word_embeddings",
+        "embeddings.word_embeddings.weight",
+    ),
+    (
+        "embeddings.position_embeddings",
+        "embeddings.position_embeddings.weight",
+    ),
+    (
+        "embeddings.token_type_embeddings",
+        "embeddings.token_type_embeddings.weight",
+    ),
+    ("embeddings.LayerNorm", "embeddings.norm"),
     (
         "encoder.layer_{i}.attention.self.query",
         "layers.{i}.attention.query",
@@ -113,7 +125,35 @@ const TRUNK: &[Row] = &[
     ("encoder.layer_{i}.output.dense", "layers.{i}.mlp.down"),
     ("encoder.layer_{i}.output.LayerNorm", "layers.{i}.mlp_norm"),
     ("pooler.dense", "pooler"),
-    // llama.cpp's.
+];
+
+/// Its heads'.
+const GOOGLE_HEADS: &[Row] = &[
+    ("cls.predictions.transform.dense", "predictions.dense"),
+    ("cls.predictions.transform.LayerNorm", "predictions.norm"),
+    ("cls.predictions.output_bias", "predictions.bias"),
+    (
+        "cls.seq_relationship.output_weights",
+        "seq_relationship.weight",
+    ),
+    ("cls.seq_relationship.output_bias", "seq_relationship.bias"),
+    ("output_weights", "classifier.weight"),
+    ("output_bias", "classifier.bias"),
+    ("cls.squad.output_weights", "qa_outputs.weight"),
+    ("cls.squad.output_bias", "qa_outputs.bias"),
+];
+
+/// The trunk's names in llama.cpp's GGUF files.
+const LLAMA_CPP: &[Row] = &[
+    ("token_embd.weight", "embeddings.word_embeddings.weight"),
+    (
+        "position_embd.weight",
+        "embeddings.position_embeddings.weight",
+    ),
+    (
+        "token_types.weight",
+        "embeddings.token_type_embeddings.weight",
+    ),
     ("token_embd_norm", "embeddings.norm"),
     ("blk.{i}.attn_q", "layers.{i}.attention.query"),
     ("blk.{i}.attn_k", "layers.{i}.attention.key"),
@@ -128,49 +168,11 @@ const TRUNK: &[Row] = &[
     ("blk.{i}.layer_output_norm", "layers.{i}.mlp_norm"),
 ];
 
-const HEADS: &[Row] = &[
-    ("cls.predictions.transform.dense", "predictions.dense"),
-    ("cls.predictions.transform.LayerNorm", "predictions.norm"),
-    ("cls.predictions.decoder.weight", "predictions.decoder"),
-    ("cls.predictions.decoder.kernel", "predictions.decoder"),
-    ("cls.predictions.decoder.bias", "predictions.bias"),
-    ("cls.predictions.bias", "predictions.bias"),
-    ("cls.predictions.output_bias", "predictions.bias"),
-    ("cls.seq_relationship.weight", "seq_relationship.weight"),
-    (
-        "cls.seq_relationship.output_weights",
-        "seq_relationship.weight",
-    ),
-    ("cls.seq_relationship.bias", "seq_relationship.bias"),
-    ("cls.seq_relationship.output_bias", "seq_relationship.bias"),
-    ("classifier.weight", "classifier.weight"),
-    ("output_weights", "classifier.weight"),
-    ("classifier.bias", "classifier.bias"),
-    ("output_bias", "classifier.bias"),
-    ("qa_outputs.weight", "qa_outputs.weight"),
-    ("cls.squad.output_weights", "qa_outputs.weight"),
-    ("qa_outputs.bias", "qa_outputs.bias"),
-    ("cls.squad.output_bias", "qa_outputs.bias"),
-];
-
-/// The trunk's names in llama.cpp's GGUF files.
-const LLAMA_CPP: &[Row] = &[
-    ("token_embd", "embeddings.word_embeddings"),
-    ("position_embd", "embeddings.position_embeddings"),
-    ("token_types", "embeddings.token_type_embeddings"),
-    ("token_embd_norm", "embeddings.norm"),
-    ("blk.{i}.attn_q", "layers.{i}.attention.query"),
-    ("blk.{i}.attn_k", "layers.{i}.attention.key"),
-    ("blk.{i}.attn_v", "layers.{i}.attention.value"),
-    ("blk.{i}.attn_output", "layers.{i}.attention.output"),
-    ("blk.{i}.attn_output_norm", "layers.{i}.attention_norm"),
-    ("blk.{i}.ffn_up", "layers.{i}.mlp.up"),
-    ("blk.{i}.ffn_down", "layers.{i}.mlp.down"),
-    ("blk.{i}.layer_output_norm", "layers.{i}.mlp_norm"),
-];
-
 /// The heads' that llama.cpp has.
-const LLAMA_CPP_HEADS: &[Row] = &[("cls.output", "classifier")];
+const LLAMA_CPP_HEADS: &[Row] = &[
+    ("cls.output.weight", "classifier.weight"),
+    ("cls.output.bias", "classifier.bias"),
+];
 
 /// What a checkpoint may hold without every class needing it: buffers, and heads that were trained along.
 const SUPERFLUOUS: &[&str] = &[
@@ -188,30 +190,49 @@ const SUPERFLUOUS: &[&str] = &[
 
 /// The trunk alone.
 pub(super) fn trunk() -> KeyMap {
-    KeyMap::new(TRUNK, &["", "bert."]).ignore(SUPERFLUOUS)
+    KeyMap::new(TRUNK, &["", "bert."])
+        .with("", GOOGLE, &["", "bert."])
+        .with("", LLAMA_CPP, &[""])
+        .ignore(SUPERFLUOUS)
 }
 
 /// A trunk in the field `bert`, and heads beside it.
 pub(super) fn with_heads() -> KeyMap {
     KeyMap::new(HEADS, &[""])
+        .with("", GOOGLE_HEADS, &[""])
+        .with("", LLAMA_CPP_HEADS, &[""])
         .with("bert.", TRUNK, &["bert.", ""])
+        .with("bert.", GOOGLE, &["bert.", ""])
+        .with("bert.", LLAMA_CPP, &[""])
         .ignore(SUPERFLUOUS)
 }
 
 /// The names as Hugging Face stores the class.
 pub(crate) fn hugging_face(class: &str) -> KeyMap {
-    if class == "BertModel" {
-        return KeyMap::new(TRUNK, &[""]);
-    }
-    KeyMap::new(HEADS, &[""]).with("bert.", TRUNK, &["bert."])
+    of_class(class, HEADS, TRUNK, ["", "bert."])
+}
+
+/// The names in google-research/bert's checkpoints, whose trunk is always in `bert`.
+pub(crate) fn google(class: &str) -> KeyMap {
+    of_class(class, GOOGLE_HEADS, GOOGLE, ["bert.", "bert."])
 }
 
 /// The names in llama.cpp's files, which know a trunk and a classifier; what they do not name keeps its path.
 pub(crate) fn llama_cpp(class: &str) -> KeyMap {
+    of_class(class, LLAMA_CPP_HEADS, LLAMA_CPP, ["", ""])
+}
+
+/// The tables for a class; the trunk's prefix where it is alone and where it has heads beside it.
+fn of_class(
+    class: &str,
+    heads: &'static [Row],
+    trunk: &'static [Row],
+    [alone, beside]: [&'static str; 2],
+) -> KeyMap {
     if class == "BertModel" {
-        return KeyMap::new(LLAMA_CPP, &[""]);
+        return KeyMap::new(trunk, &[alone]);
     }
-    KeyMap::new(LLAMA_CPP_HEADS, &[""]).with("bert.", LLAMA_CPP, &[""])
+    KeyMap::new(heads, &[""]).with("bert.", trunk, &[beside])
 }
 
 #[cfg(test)]

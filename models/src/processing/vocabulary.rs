@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
 /// A token that stands for itself, and its id.
@@ -93,6 +95,72 @@ fn parts<'a>(
         ends.remove(part);
     }
     Some(token.split_at(ends[0]))
+}
+
+/// How SentencePiece prepares a text for unigrams.
+pub(crate) struct Unigram {
+    /// Its compiled map of characters; none where it is empty.
+    pub(crate) characters: Vec<u8>,
+    /// Whether a text begins with a space.
+    pub(crate) prefix_space: bool,
+    /// Whether spaces around a text are taken off, and several within are one.
+    pub(crate) one_space: bool,
+    /// What ends a text.
+    pub(crate) end: Option<Special>,
+}
+
+/// SentencePiece's unigrams, whose tokens show a space by `\u{2581}`.
+pub(crate) fn unigram(
+    tokens: &[String],
+    scores: &[f64],
+    special: &[Special],
+    unknown: u32,
+    rules: &Unigram,
+) -> Value {
+    let vocabulary: Vec<Value> = tokens
+        .iter()
+        .zip(scores)
+        .map(|(token, score)| json!([token, score]))
+        .collect();
+    let mut normalizers = Vec::new();
+    if !rules.characters.is_empty() {
+        let characters = BASE64_STANDARD.encode(&rules.characters);
+        normalizers.push(json!({"type": "Precompiled", "precompiled_charsmap": characters}));
+    }
+    if rules.one_space {
+        normalizers.push(json!({"type": "Strip", "strip_left": true, "strip_right": true}));
+        normalizers.push(json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}));
+    }
+    let scheme = if rules.prefix_space {
+        "always"
+    } else {
+        "never"
+    };
+    let spaces = json!({
+        "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": true,
+    });
+    let sequence = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
+    let post_processor = rules.end.as_ref().map(|(content, id)| {
+        let end = json!({"SpecialToken": {"id": content, "type_id": 0}});
+        let token = json!({"id": content, "ids": [id], "tokens": [content]});
+        json!({
+            "type": "TemplateProcessing",
+            "single": [sequence("A"), end],
+            "pair": [sequence("A"), end, sequence("B"), end],
+            "special_tokens": Map::from_iter([(content.clone(), token)]),
+        })
+    });
+    json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added(special, |_| false),
+        "normalizer": {"type": "Sequence", "normalizers": normalizers},
+        "pre_tokenizer": spaces,
+        "post_processor": post_processor,
+        "decoder": spaces,
+        "model": {"type": "Unigram", "unk_id": unknown, "vocab": vocabulary, "byte_fallback": false},
+    })
 }
 
 /// BERT's WordPiece, of tokens as `vocab.txt` has them.
