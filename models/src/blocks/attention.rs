@@ -144,8 +144,8 @@ fn look(
     let (hidden, added) = (padding.as_ref(), bias.as_ref());
     let fast = kernels::attention(&query, &key, &value, hidden, added, None, mask.causal);
     fast.unwrap_or_else(|| {
-        // Naming the scale that is taken anyway keeps GPUs from their flash kernels, which give wrong numbers:
-        // https://github.com/tracel-ai/burn/issues/4325.
+        // Naming the scale that is taken anyway keeps GPUs from their flash kernels, which give wrong numbers
+        // (docs/wgpu.md, https://github.com/tracel-ai/burn/issues/4325).
         let [.., width] = query.dims();
         let options = AttentionModuleOptions {
             scale: Some((width as f64).sqrt().recip()),
