@@ -9,12 +9,16 @@ const PATIENCE: Duration = Duration::from_millis(2);
 
 /// Runs `work`, a forward pass for example, on one of the threads and keeps the others awake for it.
 ///
-/// A kernel takes a fraction of a millisecond, and waking a thread for it up to a tenth of one.
+/// A kernel takes a fraction of a millisecond, and waking a thread for it up to a tenth of one. While one such
+/// work is under way, other callers' stays on their own threads: a thread that waits for a kernel would begin it
+/// otherwise, one inside the other, as deep as there are callers.
 pub fn awake<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    static BUSY: AtomicBool = AtomicBool::new(false);
     let threads = rayon::current_num_threads();
-    if threads == 1 {
+    if threads == 1 || BUSY.swap(true, Ordering::AcqRel) {
         return work();
     }
+    let _free = Free(&BUSY);
     rayon::scope(|_| {
         let done = Done(Arc::default());
         for _ in 1..threads {
@@ -26,7 +30,16 @@ pub fn awake<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Sets its flag when it goes, be it by a panic.
+/// Clears its flag when it goes, be it by a panic.
+struct Free(&'static AtomicBool);
+
+impl Drop for Free {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Sets its flag when it goes, likewise.
 struct Done(Arc<AtomicBool>);
 
 impl Drop for Done {
@@ -60,6 +73,17 @@ mod tests {
         let sum = || (0..1000_u64).into_par_iter().sum::<u64>();
         let sums = awake(|| [sum(), awake(sum)]);
         assert_eq!(sums, [499_500; 2]);
+    }
+
+    #[test]
+    fn many_callers_do_not_nest() {
+        let sum = || (0..1000_u64).into_par_iter().sum::<u64>();
+        std::thread::scope(|scope| {
+            let callers: Vec<_> = (0..64).map(|_| scope.spawn(|| awake(sum))).collect();
+            for caller in callers {
+                assert_eq!(caller.join().unwrap(), 499_500);
+            }
+        });
     }
 
     #[test]
