@@ -218,7 +218,13 @@ impl Reader<'_> {
         let mut entries = IndexMap::new();
         while self.at < self.map.len() {
             let at = self.at;
-            let dimensions = self.count("the number of dimensions", MOST_DIMENSIONS)?;
+            let dimensions = self.i32()?;
+            if !(0..=MOST_DIMENSIONS).contains(&dimensions) {
+                let reason = format!(
+                    "`the number of dimensions` is {dimensions}, not between 0 and {MOST_DIMENSIONS}"
+                );
+                return Err((at, reason));
+            }
             let length = self.count("the length of a name", LONGEST_NAME)?;
             let id = self.i32()?;
             let kind = u32::try_from(id).ok().and_then(Kind::find);

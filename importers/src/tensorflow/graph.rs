@@ -61,7 +61,7 @@ pub(super) fn is_saved_model(map: &Bytes) -> bool {
     let first = inner.fields().next();
     version
         && graph.number == 2
-        && matches!(first, Some(Ok(field)) if matches!(field.number, 1 | 2) && field.bytes().is_ok())
+        && matches!(first, Some(Ok(field)) if (1..=7).contains(&field.number) && field.bytes().is_ok())
 }
 
 /// Reads a `GraphDef`.
