@@ -7,7 +7,9 @@
 use std::ops::Range;
 
 use crate::gemm::{Epilogue, Packed, Rows, View, multiply, multiply_rows};
+use crate::narrow::{self, Narrow, Precision, Unit};
 use crate::simd::{Isa, Vector};
+use crate::winograd::{self, Evaluated};
 
 /// The settings of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,17 @@ impl Shape {
         Some(output)
     }
 
+    /// Shapes of one number share laid out weights, if all but batch and input is the same.
+    #[cfg(feature = "flex")]
+    pub(crate) fn layout(&self) -> usize {
+        2 * self.groups + usize::from(winograd::suits(self))
+    }
+
+    /// Whether patches are the pixels as they lie.
+    fn pixels(&self) -> bool {
+        self.kernel == [1; 2] && self.stride == [1; 2] && self.padding == [0; 2]
+    }
+
     /// The length of a patch.
     fn patch(&self) -> usize {
         self.channels[0] / self.groups * self.kernel[0] * self.kernel[1]
@@ -57,8 +70,14 @@ impl Shape {
 
 /// The weights of a convolution, laid out for its shape.
 #[derive(Debug)]
-pub struct Weights {
-    groups: Vec<Packed>,
+pub struct Weights(Layout);
+
+#[derive(Debug)]
+enum Layout {
+    /// As long as patches, a matrix for each group.
+    Patches(Vec<Packed>),
+    Winograd(Evaluated),
+    Narrow(Narrow),
 }
 
 impl Weights {
@@ -69,32 +88,59 @@ impl Weights {
     pub fn new(isa: Isa, shape: &Shape, weights: &[f32]) -> Self {
         let (outputs, patch) = (shape.channels[1] / shape.groups, shape.patch());
         assert_eq!(weights.len(), shape.groups * outputs * patch);
-        let places = shape.kernel[0] * shape.kernel[1];
-        let channels = patch / places.max(1);
-        let group = |weights: &[f32]| {
-            // A patch of pictures in channels-last order.
-            let mut turned = vec![0.0; weights.len()];
-            for (from, to) in weights
-                .chunks_exact(patch)
-                .zip(turned.chunks_exact_mut(patch))
-            {
-                for place in 0..places {
-                    for channel in 0..channels {
-                        to[place * channels + channel] = from[channel * places + place];
-                    }
-                }
-            }
-            let view = View {
-                data: &turned,
-                shape: [patch, outputs],
-                strides: [1, patch],
-            };
-            Packed::new(isa, view)
-        };
-        let groups = weights.chunks_exact((outputs * patch).max(1)).map(group);
-        Self {
-            groups: groups.collect(),
+        if winograd::suits(shape) {
+            return Self(Layout::Winograd(Evaluated::new(isa, shape, weights)));
         }
+        let groups = weights.chunks_exact((outputs * patch).max(1));
+        let groups = groups.map(|weights| Packed::new(isa, view(&turned(shape, weights), patch)));
+        Self(Layout::Patches(groups.collect()))
+    }
+
+    /// The same in fewer bits, for one group; `None` in f32, and where the CPU has no unit for it.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new), or the unit is not present.
+    pub fn narrow(
+        precision: Precision,
+        unit: Unit,
+        shape: &Shape,
+        weights: &[f32],
+    ) -> Option<Self> {
+        let (outputs, patch) = (shape.channels[1], shape.patch());
+        if shape.groups != 1 || patch == 0 {
+            return None;
+        }
+        assert_eq!(weights.len(), outputs * patch);
+        let turned = turned(shape, weights);
+        let narrow = Narrow::new(precision, unit, view(&turned, patch))?;
+        let units = !matches!(narrow.unit(), Unit::Widened(_));
+        units.then_some(Self(Layout::Narrow(narrow)))
+    }
+}
+
+/// Weights in the order of patches of pictures whose channels are last.
+fn turned(shape: &Shape, weights: &[f32]) -> Vec<f32> {
+    let patch = shape.patch().max(1);
+    let places = shape.kernel[0] * shape.kernel[1];
+    let channels = patch / places.max(1);
+    let mut turned = vec![0.0; weights.len()];
+    let outputs = weights.chunks_exact(patch);
+    for (from, to) in outputs.zip(turned.chunks_exact_mut(patch)) {
+        for place in 0..places {
+            for channel in 0..channels {
+                to[place * channels + channel] = from[channel * places + place];
+            }
+        }
+    }
+    turned
+}
+
+/// Rows of weights as the columns of a matrix.
+fn view(weights: &[f32], patch: usize) -> View<'_> {
+    View {
+        data: weights,
+        shape: [patch, weights.len() / patch.max(1)],
+        strides: [1, patch],
     }
 }
 
@@ -122,21 +168,41 @@ pub fn convolve(
     if out.is_empty() {
         return;
     }
+    let weights = match &weights.0 {
+        Layout::Patches(weights) => weights,
+        Layout::Winograd(weights) => {
+            assert!(weights.fits(shape), "weights of another shape");
+            return weights.convolve(shape, input, epilogue, out);
+        }
+        Layout::Narrow(weights) => {
+            let fits = weights.shape() == [shape.patch(), outputs] && groups == 1;
+            assert!(fits, "weights of another shape");
+            if shape.pixels() {
+                return narrow::multiply(input, weights, epilogue, out);
+            }
+            let patches = Patches {
+                shape: *shape,
+                output,
+            };
+            return narrow::multiply_patches(patches, input, weights, epilogue, out);
+        }
+    };
     let packed = [shape.patch(), outputs / groups];
     assert!(
-        weights.groups.len() == groups && weights.groups.iter().all(|w| w.shape() == packed),
+        weights.len() == groups && weights.iter().all(|weights| weights.shape() == packed),
         "weights of another shape"
     );
-    for (group, weights) in weights.groups.iter().enumerate() {
+    for (group, weights) in weights.iter().enumerate() {
         let first = group * outputs / groups;
-        let pixels = shape.kernel == [1; 2] && shape.stride == [1; 2] && shape.padding == [0; 2];
-        if pixels && groups == 1 {
+        if shape.pixels() && groups == 1 {
             multiply(input, weights, epilogue, out);
             continue;
         }
-        let patches = Patches {
-            shape: *shape,
-            output,
+        let patches = Floats {
+            patches: Patches {
+                shape: *shape,
+                output,
+            },
             input: input.as_ptr().wrapping_add(group * inputs / groups),
         };
         // SAFETY: there is a patch for each pixel of the output, as long as the weights are deep.
@@ -146,28 +212,33 @@ pub fn convolve(
 
 /// The patches of pictures as the rows of a matrix: `[batch · height · width, kernel · channels]`.
 #[derive(Clone, Copy)]
-struct Patches {
-    shape: Shape,
+pub(crate) struct Patches {
+    pub(crate) shape: Shape,
     /// Height and width.
     output: [usize; 2],
-    /// The first channel of the group.
-    input: *const f32,
 }
 
-// SAFETY: it is only read, while `convolve` holds the input.
-unsafe impl Send for Patches {}
-// SAFETY: as above.
-unsafe impl Sync for Patches {}
+impl Patches {
+    /// How many there are of a picture.
+    pub(crate) fn of_picture(&self) -> usize {
+        self.output[0] * self.output[1]
+    }
 
-impl Rows for Patches {
+    /// Calls `each` with what a part of a patch consists of, one after the other: where in the pictures a
+    /// stretch begins, or `None` for zeros beside a picture, and its length.
     #[inline(always)]
-    unsafe fn copy<V: Vector>(&self, row: usize, part: Range<usize>, mut to: *mut f32) {
+    pub(crate) fn stretches(
+        &self,
+        row: usize,
+        part: Range<usize>,
+        mut each: impl FnMut(Option<usize>, usize),
+    ) {
         let shape = &self.shape;
         let [height, width] = self.output;
         let all = shape.channels[0];
         let channels = all / shape.groups;
         let (batch, y, x) = (row / (height * width), row / width % height, row % width);
-        // Pixels beside one another in the picture and the patch are copied at once.
+        // Pixels beside one another in the picture and the patch are one stretch.
         let together = if shape.dilation[1] == 1 && shape.groups == 1 {
             shape.kernel[1]
         } else {
@@ -191,18 +262,13 @@ impl Rows for Patches {
             if until == from {
                 (from, until) = (begin, begin);
             }
-            // SAFETY: the stretch from `from` to `until` is inside the picture, and the caller has room.
-            unsafe {
-                fill::<V>(to, from - begin);
-                if until > from {
-                    let pixel = (batch * shape.input[0] + top) * shape.input[1] + left;
-                    let source = (pixel * all + from).wrapping_sub(shape.padding[1] * all);
-                    let source = self.input.wrapping_add(source);
-                    copy_short::<V>(source, to.add(from - begin), until - from);
-                }
-                fill::<V>(to.add(until - begin), end - until);
-                to = to.add(end - begin);
+            each(None, from - begin);
+            if until > from {
+                let pixel = (batch * shape.input[0] + top) * shape.input[1] + left;
+                let at = (pixel * all + from).wrapping_sub(shape.padding[1] * all);
+                each(Some(at), until - from);
             }
+            each(None, end - until);
             rest -= end - begin;
             begin = 0;
             kx += together;
@@ -210,6 +276,35 @@ impl Rows for Patches {
                 (ky, kx) = (ky + 1, 0);
             }
         }
+    }
+}
+
+/// Patches of f32.
+#[derive(Clone, Copy)]
+struct Floats {
+    patches: Patches,
+    /// The first channel of the group.
+    input: *const f32,
+}
+
+// SAFETY: it is only read, while `convolve` holds the input.
+unsafe impl Send for Floats {}
+// SAFETY: as above.
+unsafe impl Sync for Floats {}
+
+impl Rows for Floats {
+    #[inline(always)]
+    unsafe fn copy<V: Vector>(&self, row: usize, part: Range<usize>, mut to: *mut f32) {
+        self.patches.stretches(row, part, |from, count| {
+            // SAFETY: stretches are inside the pictures, and the caller has room for all of them.
+            unsafe {
+                match from {
+                    Some(from) => copy_short::<V>(self.input.wrapping_add(from), to, count),
+                    None => fill::<V>(to, count),
+                }
+                to = to.add(count);
+            }
+        });
     }
 }
 

@@ -47,10 +47,10 @@ fn strides<const D: usize>(tensor: &FlexTensor) -> Option<[usize; D]> {
     strides?.try_into().ok()
 }
 
-/// Sets what products with a weight are computed in, by [`linear`], from now on.
+/// Sets what products with a weight are computed in, by [`linear`] and [`convolve`], from now on.
 ///
 /// It holds for all views of the tensor's memory, such as its transposed one, and as long as that memory.
-/// Convolutions stay in f32.
+/// Convolutions stay in f32 on CPUs without a unit for the precision, and in groups.
 pub fn set_precision<const D: usize>(weight: &Tensor<D>, precision: Precision) {
     if let Some(weight) = floats(weight) {
         packs::set_precision(&weight, precision);
@@ -368,8 +368,13 @@ pub fn convolve(
         return None;
     }
     let [height, width] = shape.output()?;
-    let packed = PACKS.get(&weight, groups, || {
-        Weights::new(isa, &shape, slice(&weight).unwrap_or_default())
+    let precision = packs::precision(&weight);
+    let layout = shape.layout() * 3 + precision as usize;
+    let packed = PACKS.get(&weight, layout, || {
+        let weights = slice(&weight).unwrap_or_default();
+        let narrow = Unit::chosen(precision)
+            .and_then(|unit| Weights::narrow(precision, unit, &shape, weights));
+        narrow.unwrap_or_else(|| Weights::new(isa, &shape, weights))
     });
     let mut out = pool::take(batch * outputs * height * width);
     let epilogue = Epilogue {

@@ -204,6 +204,32 @@ pub(crate) unsafe fn multiply_rows<R: Rows>(
     }
 }
 
+/// `out = a · b` over some panels of `b`, on this thread alone. `out` has all of its columns.
+///
+/// # Safety
+/// `left` and `out` have `rows` rows, those of `left` as long as `b` is deep.
+pub(crate) unsafe fn multiply_block(
+    left: Matrix,
+    b: &Packed,
+    rows: usize,
+    panels: Range<usize>,
+    out: *mut f32,
+) {
+    // SAFETY: `isa` packed `b`, so it is present; the rest is the caller's.
+    unsafe {
+        b.isa.run(Block {
+            left,
+            b,
+            epilogue: Epilogue::default(),
+            out,
+            first: 0,
+            stride: b.n,
+            rows: 0..rows,
+            panels,
+        });
+    }
+}
+
 /// The rows of the left matrix of a product.
 pub(crate) trait Rows: Copy + Send + Sync {
     /// Copies a part of a row.

@@ -38,6 +38,7 @@ mod pool;
 pub mod pooling;
 mod simd;
 mod threads;
+mod winograd;
 
 pub use activation::Activation;
 pub use conv::Convolution;

@@ -16,6 +16,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::activation::{Activate, Activation};
+use crate::conv::Patches;
 use crate::gemm::{Ahead, Epilogue, Shared, Tile, View};
 use crate::simd::{Isa, Kernel, Vector};
 
@@ -169,6 +170,11 @@ impl Narrow {
         [self.k, self.n]
     }
 
+    /// What computes products with it.
+    pub fn unit(&self) -> Unit {
+        self.unit
+    }
+
     /// What it takes in memory.
     pub fn bytes(&self) -> usize {
         size_of_val(&self.data[..]) + size_of_val(&self.scales[..]) + size_of_val(&self.offsets[..])
@@ -289,6 +295,8 @@ impl Kernel for Reach<'_> {
 thread_local! {
     /// The left matrix as the unit wants it, and what is needed of its rows.
     static LINES: RefCell<(Vec<Line>, Vec<Row>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    /// Pictures as the unit wants them, and how they became bytes.
+    static PICTURES: RefCell<(Vec<Line>, Vec<Row>)> = const { RefCell::new((Vec::new(), Vec::new())) };
     /// A widened panel.
     static WIDE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
@@ -354,6 +362,32 @@ pub fn multiply(a: &[f32], b: &Narrow, epilogue: Epilogue<'_>, out: &mut [f32]) 
     });
 }
 
+/// The same of the patches of pictures. In int8, a picture has one scale and one zero.
+///
+/// # Panics
+/// Lengths and shapes do not fit, or the unit of `b` is [`Unit::Widened`].
+pub(crate) fn multiply_patches(
+    patches: Patches,
+    pictures: &[f32],
+    b: &Narrow,
+    epilogue: Epilogue<'_>,
+    out: &mut [f32],
+) {
+    let m = patches.shape.batch * patches.of_picture();
+    let [height, width] = patches.shape.input;
+    let pixels = patches.shape.batch * height * width;
+    assert_eq!(pictures.len(), pixels * patches.shape.channels[0]);
+    assert_eq!(out.len(), m * b.n);
+    assert!(epilogue.bias.is_none_or(|bias| bias.len() == b.n));
+    assert!(epilogue.residual.is_none_or(|rows| rows.len() == out.len()));
+    assert!(!matches!(b.unit, Unit::Widened(_)), "no unit for patches");
+    // SAFETY: `b` was packed for a unit that is present; lengths are asserted above.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        x86::multiply_patches(patches, pictures, b, epilogue, Shared(out.as_mut_ptr()));
+    }
+}
+
 /// How a product is cut into blocks for the threads.
 struct Tasks {
     m: usize,
@@ -379,6 +413,20 @@ impl Tasks {
             panels,
             row_blocks,
             panel_blocks: wanted.div_ceil(row_blocks).min(panels),
+        }
+    }
+
+    /// With rows that are made for each block, of `stride` bytes each.
+    fn of_patches(m: usize, panels: usize, stride: usize) -> Self {
+        let threads = rayon::current_num_threads();
+        let groups = m.div_ceil(ROWS);
+        let rows = ((1 << 19) / stride).clamp(ROWS, 1024);
+        let row_blocks = m.div_ceil(rows).max((4 * threads).min(groups / 2)).max(1);
+        Self {
+            m,
+            panels,
+            row_blocks,
+            panel_blocks: (2 * threads).div_ceil(row_blocks).min(panels),
         }
     }
 
@@ -501,9 +549,10 @@ mod x86 {
 
     use rayon::prelude::*;
 
-    use super::{Line, Narrow, Precision, ROWS, Row, STEP, Tasks, Unit, WIDTH};
+    use super::{LINES, Line, Narrow, PICTURES, Precision, ROWS, Row, STEP, Tasks, Unit, WIDTH};
     use crate::activation::apply;
     use crate::amx;
+    use crate::conv::Patches;
     use crate::gemm::{Epilogue, Shared};
     use crate::simd::{Avx512, Vector};
 
@@ -555,9 +604,9 @@ mod x86 {
         let rows = &rows[..];
         Tasks::new(m, b.n.div_ceil(WIDTH), k).run(|range, panels| {
             let block = Block {
-                a: to.get().cast_const(),
+                a: to.get().wrapping_add(range.start * stride).cast_const(),
                 stride,
-                rows,
+                rows: &rows[range.clone()],
                 b,
                 epilogue,
                 out: out.get(),
@@ -573,6 +622,120 @@ mod x86 {
                 }
             }
         });
+    }
+
+    /// # Safety
+    /// As [`multiply`], and lengths are as `narrow::multiply_patches` asserts.
+    pub(super) unsafe fn multiply_patches(
+        patches: Patches,
+        pictures: &[f32],
+        b: &Narrow,
+        epilogue: Epilogue<'_>,
+        out: Shared,
+    ) {
+        let count = patches.of_picture();
+        let m = patches.shape.batch * count;
+        let bf16 = b.precision == Precision::Bf16;
+        let size = if bf16 { 2 } else { 1 };
+        let (mut pixels, mut scales) = PICTURES.take();
+        let needed = (pictures.len() * size).div_ceil(64);
+        if pixels.len() < needed {
+            pixels.resize(needed, Line([0; 64]));
+        }
+        scales.clear();
+        let to = Bytes(pixels.as_mut_ptr().cast());
+        let picture = pictures.len() / patches.shape.batch.max(1);
+        // Small enough for the second cache.
+        let pieces = pictures.par_chunks(1 << 13).enumerate();
+        if bf16 {
+            scales.resize(patches.shape.batch, Row::default());
+            // SAFETY: as the function's own; each number has its place in `pixels`.
+            pieces.for_each(|(index, piece)| unsafe {
+                row_to_bf16(piece.as_ptr(), piece.len(), to.get().add((index << 13) * 2));
+            });
+        } else {
+            for (index, floats) in pictures.chunks_exact(picture.max(1)).enumerate() {
+                let pieces = || floats.par_chunks(1 << 13).enumerate();
+                // SAFETY: as the function's own; each number has its place in `pixels`.
+                let reach =
+                    pieces().map(|(_, piece)| unsafe { reach(piece.as_ptr(), piece.len()) });
+                let row = to_row(reach.reduce(
+                    || [0.0; 3],
+                    |[a, b, c], [d, e, f]| [a.min(d), b.max(e), c + f],
+                ));
+                scales.push(row);
+                // SAFETY: as above.
+                pieces().for_each(|(part, piece)| unsafe {
+                    let at = index * picture + (part << 13);
+                    bytes_by(row, piece.as_ptr(), piece.len(), to.get().add(at));
+                });
+            }
+        }
+        let by_picture = &scales[..];
+        let stride = b.steps * STEP + 64;
+        Tasks::of_patches(m, b.n.div_ceil(WIDTH), stride).run(|range, panels| {
+            let (mut lines, mut rows) = LINES.take();
+            let needed = range.len().next_multiple_of(16) * stride / 64;
+            if lines.len() < needed {
+                lines.resize(needed, Line([0; 64]));
+            }
+            rows.clear();
+            for (index, row) in range.clone().enumerate() {
+                let scale = by_picture[row / count];
+                rows.push(scale);
+                // SAFETY: stretches are inside the pictures, and each row has its place in `lines`.
+                unsafe {
+                    let first = lines.as_mut_ptr().cast::<u8>().add(index * stride);
+                    let mut at = first;
+                    patches.stretches(row, 0..b.k, |from, count| {
+                        let bytes = count * size;
+                        match from {
+                            Some(from) => copy(to.get().add(from * size), at, bytes),
+                            // As bytes, zero is what stands for it.
+                            None => at.write_bytes(scale.zero as u8, bytes),
+                        }
+                        at = at.add(bytes);
+                    });
+                    at.write_bytes(0, stride - b.k * size);
+                }
+            }
+            let block = Block {
+                a: lines.as_ptr().cast(),
+                stride,
+                rows: &rows,
+                b,
+                epilogue,
+                out: out.get(),
+                range,
+                panels,
+            };
+            // SAFETY: as the function's own; no two tasks share an element of `out`.
+            unsafe {
+                if bf16 {
+                    block.bf16();
+                } else {
+                    block.int8();
+                }
+            }
+            LINES.set((lines, rows));
+        });
+        PICTURES.set((pixels, scales));
+    }
+
+    /// # Safety
+    /// The CPU has AVX-512; the pointers are valid for `count` bytes.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
+        let mut at = 0;
+        while at < count {
+            let some = u64::MAX >> (64 - (count - at).min(64));
+            // SAFETY: masked to what is there.
+            unsafe {
+                let bytes = _mm512_maskz_loadu_epi8(some, from.add(at).cast());
+                _mm512_mask_storeu_epi8(to.add(at).cast(), some, bytes);
+            }
+            at += 64;
+        }
     }
 
     #[derive(Clone, Copy)]
@@ -614,8 +777,21 @@ mod x86 {
     /// The CPU has AVX-512; the pointers are valid for `k` numbers.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
     unsafe fn row_to_int8(from: *const f32, k: usize, to: *mut u8) -> Row {
+        // SAFETY: the caller's.
+        unsafe {
+            let row = to_row(reach(from, k));
+            bytes_by(row, from, k, to);
+            row
+        }
+    }
+
+    /// The least and the greatest of some numbers and zero, and NaN if one is not finite, else zero.
+    ///
+    /// # Safety
+    /// As [`row_to_int8`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    unsafe fn reach(from: *const f32, k: usize) -> [f32; 3] {
         let zero = _mm512_setzero_ps();
-        // Zero is among what must be representable.
         let (mut least, mut most, mut poison) = (zero, zero, zero);
         let mut at = 0;
         while at < k {
@@ -626,12 +802,29 @@ mod x86 {
             poison = _mm512_fmadd_ps(floats, zero, poison);
             at += 16;
         }
-        let (least, most) = (_mm512_reduce_min_ps(least), _mm512_reduce_max_ps(most));
-        let poison = _mm512_reduce_add_ps(poison);
+        [
+            _mm512_reduce_min_ps(least),
+            _mm512_reduce_max_ps(most),
+            _mm512_reduce_add_ps(poison),
+        ]
+    }
+
+    fn to_row([least, most, poison]: [f32; 3]) -> Row {
         let scale = (most - least) / 255.0;
         let scale = if scale > 0.0 { scale } else { 1.0 };
-        let offset = (-least / scale).round_ties_even() as i32;
-        let factor = _mm512_set1_ps(1.0 / scale);
+        Row {
+            // What is not a number shall not pass for one.
+            scale: scale + poison,
+            zero: (-least / scale).round_ties_even() as i32,
+        }
+    }
+
+    /// # Safety
+    /// As [`row_to_int8`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    unsafe fn bytes_by(row: Row, from: *const f32, k: usize, to: *mut u8) {
+        let factor = _mm512_set1_ps(1.0 / row.scale);
+        let zero = _mm512_set1_epi32(row.zero);
         let mut at = 0;
         while at < k {
             let some = mask(k - at);
@@ -639,16 +832,11 @@ mod x86 {
             unsafe {
                 let floats = _mm512_maskz_loadu_ps(some, from.add(at));
                 let whole = _mm512_cvtps_epi32(_mm512_mul_ps(floats, factor));
-                let whole = _mm512_add_epi32(whole, _mm512_set1_epi32(offset));
+                let whole = _mm512_add_epi32(whole, zero);
                 let whole = _mm512_max_epi32(whole, _mm512_setzero_si512());
                 _mm512_mask_cvtusepi32_storeu_epi8(to.add(at).cast(), some, whole);
             }
             at += 16;
-        }
-        Row {
-            // What is not a number shall not pass for one.
-            scale: scale + poison,
-            zero: offset,
         }
     }
 
@@ -667,8 +855,10 @@ mod x86 {
     struct Sums([f32; ROWS * WIDTH]);
 
     struct Block<'a> {
+        /// The first row of the range.
         a: *const u8,
         stride: usize,
+        /// Of the range.
         rows: &'a [Row],
         b: &'a Narrow,
         epilogue: Epilogue<'a>,
@@ -720,7 +910,8 @@ mod x86 {
                         for group in 0..groups {
                             let first = self.range.start + group * ROWS;
                             let count = ROWS.min(self.range.end - first);
-                            let a = self.a.add(first * self.stride + from * STEP);
+                            let row = first - self.range.start;
+                            let a = self.a.add(row * self.stride + from * STEP);
                             let sums = sums.add(group * ROWS * WIDTH);
                             match &tiles {
                                 Some(tiles) => {
@@ -804,7 +995,7 @@ mod x86 {
                         let place = (first + row) * n + column + at;
                         let mut value = _mm512_loadu_ps(sums.add(row * WIDTH + at));
                         if INT {
-                            let Row { scale, zero } = self.rows[first + row];
+                            let Row { scale, zero } = self.rows[first - self.range.start + row];
                             let floats = _mm512_cvtepi32_ps(_mm512_castps_si512(value));
                             let scaled = _mm512_mul_ps(floats, scales);
                             let zero = _mm512_set1_ps(zero as f32);
@@ -836,7 +1027,7 @@ mod x86 {
             unsafe {
                 for panel in self.panels.clone() {
                     let b = self.b.panel(panel);
-                    let a = self.a.add(self.range.start * self.stride).cast();
+                    let a = self.a.cast();
                     let (stride, steps) = (self.stride / 4, self.b.steps);
                     let count = self.range.len();
                     match count {

@@ -372,36 +372,66 @@ fn convolutions() {
             padding: pick(&mut random, 0, 4),
             dilation: pick(&mut random, 1, 2),
         };
-        let Some([height, width]) = shape.output() else {
-            continue;
+        convolution(&mut random, &shape, 2e-5);
+    }
+}
+
+/// As many channels and pixels as are computed by Winograd's way.
+#[test]
+fn convolutions_of_three_by_three() {
+    let mut random = Random(11);
+    for round in 0..24 {
+        let channels = [0; 2].map(|_: usize| 16 * (2 + random.below(5)));
+        // Of the last, weights are so many that each thread reads a part of them.
+        let channels = if round < 22 { channels } else { [272, 256] };
+        let shape = Shape {
+            batch: 1 + random.below(4),
+            groups: 1,
+            channels,
+            input: [19 + random.below(16), 22 + random.below(16)],
+            kernel: [3; 2],
+            stride: [1; 2],
+            padding: [random.below(4), random.below(4)],
+            dilation: [1; 2],
         };
-        let patch = channels[0] / groups * shape.kernel[0] * shape.kernel[1];
-        let input = random.floats(shape.batch * channels[0] * shape.input[0] * shape.input[1]);
-        let weights = random.floats(channels[1] * patch);
-        let bias = random.floats(channels[1]);
-        let residual = random.floats(shape.batch * channels[1] * height * width);
-        let bias = (random.below(2) == 1).then_some(&bias[..]);
-        let residual = (random.below(2) == 1).then_some(&residual[..]);
-        let activation = [Activation::None, Activation::Relu, Activation::Gelu][random.below(3)];
-        let expected = naive_convolution(&shape, &input, &weights, bias, residual, activation);
-        for isa in Isa::present() {
-            let weights = Weights::new(isa, &shape, &weights);
-            let last = channels_last(&input, channels[0], shape.batch);
-            let residual = residual.map(|r| channels_last(r, channels[1], shape.batch));
-            let epilogue = Epilogue {
-                bias,
-                residual: residual.as_deref(),
-                activation,
-            };
-            let mut found = vec![f32::NAN; expected.len()];
-            convolve(&shape, &last, &weights, epilogue, &mut found);
-            close(
-                &found,
-                &channels_last(&expected, channels[1], shape.batch),
-                2e-5,
-                &format!("{isa:?} {shape:?} {activation:?}"),
-            );
-        }
+        // Of the size that sums of as many random numbers have.
+        let size = ((9 * channels[0]) as f64).sqrt();
+        convolution(&mut random, &shape, 4e-6 * size);
+    }
+}
+
+/// Compares a convolution of random numbers.
+fn convolution(random: &mut Random, shape: &Shape, tolerance: f64) {
+    let Some([height, width]) = shape.output() else {
+        return;
+    };
+    let channels = shape.channels;
+    let patch = channels[0] / shape.groups * shape.kernel[0] * shape.kernel[1];
+    let input = random.floats(shape.batch * channels[0] * shape.input[0] * shape.input[1]);
+    let weights = random.floats(channels[1] * patch);
+    let bias = random.floats(channels[1]);
+    let residual = random.floats(shape.batch * channels[1] * height * width);
+    let bias = (random.below(2) == 1).then_some(&bias[..]);
+    let residual = (random.below(2) == 1).then_some(&residual[..]);
+    let activation = [Activation::None, Activation::Relu, Activation::Gelu][random.below(3)];
+    let expected = naive_convolution(shape, &input, &weights, bias, residual, activation);
+    for isa in Isa::present() {
+        let weights = Weights::new(isa, shape, &weights);
+        let last = channels_last(&input, channels[0], shape.batch);
+        let residual = residual.map(|r| channels_last(r, channels[1], shape.batch));
+        let epilogue = Epilogue {
+            bias,
+            residual: residual.as_deref(),
+            activation,
+        };
+        let mut found = vec![f32::NAN; expected.len()];
+        convolve(shape, &last, &weights, epilogue, &mut found);
+        close(
+            &found,
+            &channels_last(&expected, channels[1], shape.batch),
+            tolerance,
+            &format!("{isa:?} {shape:?} {activation:?}"),
+        );
     }
 }
 
@@ -588,6 +618,85 @@ fn narrow_products() {
                     assert!(
                         difference <= allowed[index],
                         "{precision:?} {unit:?} {m}×{k}×{n} [{index}] is {found}, not {}",
+                        expected[index]
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The same of convolutions, where a picture in int8 has one scale.
+#[test]
+fn narrow_convolutions() {
+    let mut random = Random(13);
+    for round in 0..60 {
+        let most = if round % 5 == 0 { 90 } else { 12 };
+        let shape = Shape {
+            batch: 1 + random.below(3),
+            groups: 1,
+            channels: [1 + random.below(most), 1 + random.below(most)],
+            input: [1 + random.below(20), 1 + random.below(20)],
+            kernel: [1 + random.below(4), 1 + random.below(4)],
+            stride: [1 + random.below(3), 1 + random.below(3)],
+            padding: [random.below(3), random.below(3)],
+            dilation: [1 + random.below(2), 1 + random.below(2)],
+        };
+        let Some([height, width]) = shape.output() else {
+            continue;
+        };
+        let [inputs, outputs] = shape.channels;
+        let pixels = shape.input[0] * shape.input[1];
+        let patch = inputs * shape.kernel[0] * shape.kernel[1];
+        let input = random.floats(shape.batch * inputs * pixels);
+        let weights = random.floats(outputs * patch);
+        let bias = random.floats(outputs);
+        let bias = (random.below(2) == 1).then_some(&bias[..]);
+        let plain = |input: &[f32], weights: &[f32], bias| {
+            let found = naive_convolution(&shape, input, weights, bias, None, Activation::None);
+            channels_last(&found, outputs, shape.batch)
+        };
+        let sizes = |values: &[f32]| values.iter().map(|x| x.abs()).collect::<Vec<f32>>();
+        let expected = plain(&input, &weights, bias);
+        for precision in [Precision::Bf16, Precision::Int8] {
+            let (mut of_input, mut of_weights) = (sizes(&input), sizes(&weights));
+            let mut fractions = [1.0 / 256.0; 2];
+            if precision == Precision::Int8 {
+                for picture in of_input.chunks_exact_mut(inputs * pixels) {
+                    let most = picture.iter().copied().fold(0.0, f32::max);
+                    // A range from the least to the greatest is at most twice as long.
+                    picture.fill(2.0 * most);
+                }
+                for kernel in of_weights.chunks_exact_mut(patch) {
+                    let most = kernel.iter().copied().fold(0.0, f32::max);
+                    kernel.fill(most);
+                }
+                fractions = [1.0 / 255.0, 1.0 / 254.0];
+            }
+            let by_input = plain(&of_input, &sizes(&weights), None);
+            let by_weights = plain(&sizes(&input), &of_weights, None);
+            let by_both = plain(&of_input, &of_weights, None);
+            for unit in Unit::present(precision) {
+                let Some(packed) = Weights::narrow(precision, unit, &shape, &weights) else {
+                    assert!(matches!(unit, Unit::Widened(_)));
+                    continue;
+                };
+                let last = channels_last(&input, inputs, shape.batch);
+                let epilogue = Epilogue {
+                    bias,
+                    ..Epilogue::default()
+                };
+                let mut found = vec![f32::NAN; shape.batch * outputs * height * width];
+                convolve(&shape, &last, &packed, epilogue, &mut found);
+                for (index, found) in found.iter().enumerate() {
+                    let allowed = fractions[0] * by_input[index]
+                        + fractions[1] * by_weights[index]
+                        + fractions[0] * fractions[1] * by_both[index]
+                        + 1e-5 * (1.0 + expected[index].abs());
+                    let difference = (f64::from(*found) - expected[index]).abs();
+                    assert!(
+                        difference <= 1.001 * allowed,
+                        "{precision:?} {unit:?} {shape:?} [{index}] is {found}, not {}",
                         expected[index]
                     );
                 }

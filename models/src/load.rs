@@ -5,8 +5,7 @@ use burn::tensor::Tensor;
 use salamander_importers::{Checkpoint, Dtype, KeyMap, LoadError};
 use salamander_kernels::{Precision, set_precision};
 
-/// [`salamander_importers::load`], and then the type that the checkpoint is to be computed in for the
-/// weights of linear layers, and of embeddings, which an output layer may share.
+/// [`salamander_importers::load`], and then [`compute_in`] what the checkpoint is to be computed in.
 pub(crate) fn load<M: Module>(
     module: M,
     name: &str,
@@ -14,7 +13,14 @@ pub(crate) fn load<M: Module>(
     checkpoint: &Checkpoint,
 ) -> Result<M, LoadError> {
     let module = salamander_importers::load(module, name, map, checkpoint)?;
-    let precision = match checkpoint.compute_dtype() {
+    compute_in(&module, checkpoint.compute_dtype());
+    Ok(module)
+}
+
+/// Sets the type to compute in for the weights of linear layers, of convolutions, and of embeddings, which an
+/// output layer may share.
+pub(crate) fn compute_in<M: Module>(module: &M, dtype: &Dtype) {
+    let precision = match dtype {
         Dtype::BF16 => Precision::Bf16,
         Dtype::I8 => Precision::Int8,
         _ => Precision::F32,
@@ -25,7 +31,6 @@ pub(crate) fn load<M: Module>(
             place: Vec::new(),
         });
     }
-    Ok(module)
 }
 
 struct Weights {
@@ -47,7 +52,9 @@ impl ModuleVisitor for Weights {
         let Some((name, container)) = self.place.last() else {
             return;
         };
-        if name == "weight" && matches!(&container[..], "Struct:Linear" | "Struct:Embedding") {
+        let containers = ["Linear", "Conv1d", "Conv2d", "Embedding"];
+        let kind = container.strip_prefix("Struct:").unwrap_or_default();
+        if name == "weight" && containers.contains(&kind) {
             set_precision(&param.val(), self.precision);
         }
     }

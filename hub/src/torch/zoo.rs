@@ -2,8 +2,9 @@
 //! weights are.
 //!
 //! Addresses as in torchvision 0.29 (`torchvision/models/resnet.py`, `vision_transformer.py`) and timm 1.0.31
-//! (`timm/models/deit.py`, which has those of facebookresearch/deit). Each has the first digits of its SHA-256 in its
-//! name.
+//! (`timm/models/deit.py`, which has those of facebookresearch/deit), and in `hubconf.py` of
+//! facebookresearch/semi-supervised-ImageNet1K-models at a189fd0ab046bc0eb13c7a24098be8367d3da2f1. Each has the first
+//! digits of its SHA-256 in its name.
 
 /// Published weights of an entry point.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,6 +43,20 @@ const fn deit(entry: &'static str, preset: &'static str, url: &'static str) -> P
     }
 }
 
+const fn semi_supervised(
+    entry: &'static str,
+    preset: &'static str,
+    url: &'static str,
+) -> Published {
+    Published {
+        repository: "facebookresearch/semi-supervised-ImageNet1K-models",
+        entry,
+        weights: "DEFAULT",
+        preset,
+        url,
+    }
+}
+
 const V1: &str = "IMAGENET1K_V1";
 const V2: &str = "IMAGENET1K_V2";
 const SWAG: &str = "IMAGENET1K_SWAG_E2E_V1";
@@ -72,6 +87,10 @@ pub(super) const PUBLISHED: &[Published] = &[
     deit("deit_small_distilled_patch16_224", "timm/deit_small_distilled_patch16_224", "https://dl.fbaipublicfiles.com/deit/deit_small_distilled_patch16_224-649709d9.pth"),
     deit("deit_base_distilled_patch16_224", "timm/deit_base_distilled_patch16_224", "https://dl.fbaipublicfiles.com/deit/deit_base_distilled_patch16_224-df68dfff.pth"),
     deit("deit_base_distilled_patch16_384", "timm/deit_base_distilled_patch16_384", "https://dl.fbaipublicfiles.com/deit/deit_base_distilled_patch16_384-d0272ac0.pth"),
+    semi_supervised("resnet18_ssl", "torchvision/resnet18", "https://dl.fbaipublicfiles.com/semiweaksupervision/model_files/semi_supervised_resnet18-d92f0530.pth"),
+    semi_supervised("resnet50_ssl", "torchvision/resnet50.imagenet1k_v1", "https://dl.fbaipublicfiles.com/semiweaksupervision/model_files/semi_supervised_resnet50-08389792.pth"),
+    semi_supervised("resnet18_swsl", "torchvision/resnet18", "https://dl.fbaipublicfiles.com/semiweaksupervision/model_files/semi_weakly_supervised_resnet18-118f1556.pth"),
+    semi_supervised("resnet50_swsl", "torchvision/resnet50.imagenet1k_v1", "https://dl.fbaipublicfiles.com/semiweaksupervision/model_files/semi_weakly_supervised_resnet50-16a12f1b.pth"),
 ];
 
 /// The weights of an entry point that the zoo knows, the default first.

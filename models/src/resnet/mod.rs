@@ -24,7 +24,7 @@ mod presets;
 use burn::tensor::{Device, Tensor};
 use salamander_importers::{Checkpoint, Format, KeyMap};
 
-use crate::load::load;
+use crate::load::{compute_in, load};
 use crate::{
     Architecture, Class, InputError, Inputs, LoadError, Model, Outputs, PretrainedConfig, Task,
     Value,
@@ -123,8 +123,11 @@ impl Loader<'_> {
         module: M,
         map: &KeyMap,
     ) -> Result<Box<dyn Model>, LoadError> {
+        let module = load(module, self.class, map, self.checkpoint)?.folded();
+        // Folding has made new weights.
+        compute_in(&module, self.checkpoint.compute_dtype());
         Ok(Box::new(Served {
-            module: load(module, self.class, map, self.checkpoint)?.folded(),
+            module,
             channels: self.config.num_channels,
             device: self.device.clone(),
         }))
