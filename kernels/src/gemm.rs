@@ -669,21 +669,22 @@ impl Tile {
     unsafe fn dispatch<V: Vector, const WIDE: bool>(&self, rows: usize) {
         // SAFETY: the caller's.
         unsafe {
+            // Those that a set never takes are not compiled for it.
             match rows {
                 1 => self.run::<V, 1, WIDE>(),
                 2 => self.run::<V, 2, WIDE>(),
                 3 => self.run::<V, 3, WIDE>(),
                 4 => self.run::<V, 4, WIDE>(),
-                5 => self.run::<V, 5, WIDE>(),
-                6 => self.run::<V, 6, WIDE>(),
-                7 => self.run::<V, 7, WIDE>(),
-                8 => self.run::<V, 8, WIDE>(),
-                9 => self.run::<V, 9, WIDE>(),
-                10 => self.run::<V, 10, WIDE>(),
-                11 => self.run::<V, 11, WIDE>(),
-                12 => self.run::<V, 12, WIDE>(),
-                13 => self.run::<V, 13, WIDE>(),
-                14 => self.run::<V, 14, WIDE>(),
+                5 if V::ROWS >= 5 => self.run::<V, 5, WIDE>(),
+                6 if V::ROWS >= 6 => self.run::<V, 6, WIDE>(),
+                7 if V::ROWS >= 7 => self.run::<V, 7, WIDE>(),
+                8 if V::ROWS >= 8 => self.run::<V, 8, WIDE>(),
+                9 if V::ROWS >= 9 => self.run::<V, 9, WIDE>(),
+                10 if V::ROWS >= 10 => self.run::<V, 10, WIDE>(),
+                11 if V::ROWS >= 11 => self.run::<V, 11, WIDE>(),
+                12 if V::ROWS >= 12 => self.run::<V, 12, WIDE>(),
+                13 if V::ROWS >= 13 => self.run::<V, 13, WIDE>(),
+                14 if V::ROWS >= 14 => self.run::<V, 14, WIDE>(),
                 _ => {}
             }
         }

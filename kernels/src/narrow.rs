@@ -16,6 +16,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::activation::{Activate, Activation};
+use crate::aligned::{Line, Lines};
 use crate::conv::Patches;
 use crate::gemm::{Ahead, Epilogue, Shared, Tile, View};
 use crate::simd::{Isa, Kernel, Vector};
@@ -93,14 +94,10 @@ pub const FEW: usize = 4;
 /// Beyond this depth sums of bytes could overflow.
 const DEEPEST: usize = 1 << 16;
 
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
-
 /// A matrix `[k, n]` in bf16 or int8, packed in panels.
 #[derive(Debug)]
 pub struct Narrow {
-    data: Vec<Line>,
+    data: Lines,
     precision: Precision,
     k: usize,
     n: usize,
@@ -134,7 +131,7 @@ impl Narrow {
         };
         let steps = (k * size).div_ceil(STEP);
         let panels = n.div_ceil(WIDTH);
-        let mut data = vec![Line([0; 64]); panels * steps * WIDTH];
+        let mut data = Lines::zeros(panels * steps * WIDTH);
         let (mut scales, mut offsets) = (Vec::new(), Vec::new());
         if precision == Precision::Int8 {
             scales = vec![0.0; panels * WIDTH];

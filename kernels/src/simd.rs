@@ -86,9 +86,13 @@ impl Isa {
     /// The most rows of a tile of a matrix product whose sums stay in registers.
     pub fn rows(self) -> usize {
         match self {
-            Isa::Plain => 4,
-            Isa::Avx2 => 6,
-            Isa::Avx512 => 14,
+            Isa::Plain => Portable::ROWS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => x86::Avx2::ROWS,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => x86::Avx512::ROWS,
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => Portable::ROWS,
         }
     }
 
@@ -130,6 +134,8 @@ pub trait Kernel {
 #[allow(clippy::missing_safety_doc, missing_docs)]
 pub trait Vector: Copy {
     const LANES: usize;
+    /// The most rows of a tile of a matrix product whose sums stay in registers.
+    const ROWS: usize;
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     /// The first `count` lanes, zero in the others.
@@ -185,6 +191,7 @@ impl Portable {
 
 impl Vector for Portable {
     const LANES: usize = 8;
+    const ROWS: usize = 4;
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
         Self([value; 8])
@@ -300,6 +307,7 @@ mod x86 {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Vector for Avx2 {
         const LANES: usize = 8;
+        const ROWS: usize = 6;
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
             unsafe { Self(_mm256_set1_ps(value)) }
@@ -401,6 +409,7 @@ mod x86 {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Vector for Avx512 {
         const LANES: usize = 16;
+        const ROWS: usize = 14;
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
             unsafe { Self(_mm512_set1_ps(value)) }

@@ -357,9 +357,9 @@ impl Device {
         present::describe(self.backend.device_name(self.index), &self.burn)
     }
 
-    /// The same device for opening models whose linear layers it computes in another type than f32: on `flex`
-    /// in [`Dtype::BF16`], whose weights take half the memory, or [`Dtype::I8`], whose take a quarter and whose
-    /// inputs are quantized row by row as they come.
+    /// The same device for opening models whose linear layers and convolutions it computes in another type than
+    /// f32: on `flex` in [`Dtype::BF16`], whose weights take half the memory, or [`Dtype::I8`], whose take a
+    /// quarter and whose inputs are quantized as they come, row by row or picture by picture.
     ///
     /// Everything else stays in f32. Both are for models that were trained in f32 or bf16, and cost a little of
     /// their accuracy; how much less time they take depends on what the CPU has: AMX, AVX512-BF16 and
