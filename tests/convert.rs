@@ -233,12 +233,37 @@ fn a_bert_in_gguf_has_the_names_and_keys_of_llama_cpp() {
         file.get("blk.0.ffn_up.bias").unwrap().dtype.to_string(),
         "F32"
     );
-    assert!(
-        done.remarks.iter().any(|remark| remark.contains("pooler")),
-        "{:?}",
-        done.remarks
-    );
+    let left_out = done
+        .remarks
+        .iter()
+        .find(|remark| remark.contains("left out"));
+    assert_eq!((left_out, file.len()), (None, done.tensors.len()));
+    assert!(file.get("cls.weight").is_some() && file.get("cls.bias").is_some());
+    assert_eq!(file.metadata["bert.pooling_type"], "4");
     assert!(done.largest_difference > 0.0 && done.largest_difference < 0.1);
+
+    // It classifies as it lies, and as what Hugging Face's libraries have again.
+    let back = folder.path().join("back");
+    quiet(ConvertOptions::default(), &target, &back);
+    let device = Device::from_env().unwrap();
+    let best = |model: &Path| {
+        let task = salamander::tasks::TextClassification::open(model, &device).unwrap();
+        let labels = task.run("a warm, funny, engaging film").unwrap();
+        let best = labels
+            .into_iter()
+            .max_by(|a, b| a.score.total_cmp(&b.score));
+        best.map(|label| (label.name, label.score)).unwrap()
+    };
+    let (name, score) = best(&source);
+    for model in [&target, &back] {
+        let (found, other) = best(model);
+        assert!(
+            found == name && (score - other).abs() < 1e-2,
+            "{}: {found} {other}, not {name} {score}",
+            model.display()
+        );
+    }
+    assert_eq!(best(&target), best(&back));
 
     // From there to other blocks, the typed keys go along.
     let again = folder.path().join("again.gguf");
@@ -433,29 +458,33 @@ fn transformers_loads_what_is_renamed() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    for case in [
+    let cases = [
         "vit/timm",
         "vit/torchvision",
         "resnet/torchvision-basic",
         "whisper/dialect-openai",
-    ] {
+    ];
+    let cases = cases.map(|case| (fixture(case), fixture(case).join("golden.safetensors")));
+    let mlx = ["bert-examples", "whisper", "vit-8-bits", "resnet-6-bits"].map(|name| {
+        let folder = fixture("formats/mlx_models");
+        (
+            folder.join(name),
+            folder.join(format!("{name}.golden.safetensors")),
+        )
+    });
+    for (case, golden) in cases.into_iter().chain(mlx) {
         for (ending, format) in [
             ("st", WriteFormat::Safetensors),
             ("pt", WriteFormat::PyTorch),
         ] {
-            let target = folder
-                .path()
-                .join(format!("{}-{ending}", case.replace('/', "-")));
+            let name = case.file_name().unwrap().to_string_lossy();
+            let target = folder.path().join(format!("{name}-{ending}"));
             let options = ConvertOptions {
                 format: Some(format),
                 ..ConvertOptions::default()
             };
-            quiet(options, &fixture(case), &target);
-            fs::copy(
-                fixture(case).join("golden.safetensors"),
-                target.join("golden"),
-            )
-            .unwrap();
+            quiet(options, &case, &target);
+            fs::copy(&golden, target.join("golden")).unwrap();
         }
     }
     let script = fixture("../../tools/check_renamed.py");
@@ -568,6 +597,29 @@ fn a_bert_in_a_tensorflow_checkpoint_has_googles_names_and_layouts() {
     let done = quiet(ConvertOptions::default(), &fixture("vit/model"), &target);
     assert_eq!(done.renamed, None);
     assert_eq!(done.largest_difference, 0.0);
+}
+
+#[test]
+fn weights_without_a_configuration_are_converted_as_what_they_show() {
+    let folder = tempfile::tempdir().unwrap();
+    let alone = |case: &str| {
+        let name = case.replace('/', "-");
+        let file = folder.path().join(format!("{name}.safetensors"));
+        fs::copy(fixture(case).join("model.safetensors"), &file).unwrap();
+        let target = folder.path().join(name);
+        (quiet(ConvertOptions::default(), &file, &target), target)
+    };
+    let case = fixture("resnet/torchvision-basic");
+    let (done, target) = alone("resnet/torchvision-basic");
+    assert_eq!(done.renamed, Some("resnet"));
+    assert!(done.remarks[0].contains("torchvision"), "{done:?}");
+    assert!(outputs(&case, &target) == outputs(&case, &case));
+    // What the shapes leave open is asked for, and until then nothing is renamed.
+    let (done, target) = alone("bert/model");
+    assert_eq!(done.renamed, None);
+    let said = done.remarks.join("; ");
+    assert!(said.contains("num_attention_heads"), "{said}");
+    assert_eq!(tensors(&target), tensors(&fixture("bert/model")));
 }
 
 #[test]

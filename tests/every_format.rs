@@ -22,13 +22,24 @@ fn fixtures() -> PathBuf {
 
 /// What the weights make of a case's inputs.
 fn outputs(case: &str, weights: &Path) -> Result<BTreeMap<String, TensorData>, String> {
-    let device = Device::from_env().unwrap();
     let case = fixtures().join(case);
-    let config = serde_json::from_slice(&fs::read(case.join("config.json")).unwrap()).unwrap();
+    let config = case.join("config.json");
+    forward(&config, None, weights, &case.join("golden.safetensors"))
+}
+
+/// What the weights make of the inputs in a golden file.
+fn forward(
+    config: &Path,
+    class: Option<&str>,
+    weights: &Path,
+    golden: &Path,
+) -> Result<BTreeMap<String, TensorData>, String> {
+    let device = Device::from_env().unwrap();
+    let config = serde_json::from_slice(&fs::read(config).unwrap()).unwrap();
     let checkpoint = Checkpoint::open(weights).map_err(|error| error.to_string())?;
-    let (_, model) =
-        open_class(&config, None, &checkpoint, device.burn()).map_err(|error| error.to_string())?;
-    let golden = Checkpoint::open(case.join("golden.safetensors")).unwrap();
+    let (_, model) = open_class(&config, class, &checkpoint, device.burn())
+        .map_err(|error| error.to_string())?;
+    let golden = Checkpoint::open(golden).unwrap();
     let inputs: Inputs = golden
         .iter()
         .filter_map(|(name, entry)| {
@@ -117,6 +128,23 @@ fn quantized_onnx_models_load_whole() {
 }
 
 #[test]
+fn quantized_onnx_models_give_the_logits_of_the_values_that_onnx_runtime_reads() {
+    for case in [
+        "resnet/image-classification",
+        "vit/image-classification",
+        "patchtst/prediction",
+        "whisper/generation",
+    ] {
+        let quantized = fixtures().join(format!("formats/onnx/qdq/{case}.onnx"));
+        let found = outputs(case, &quantized).unwrap();
+        let floats = quantized.with_extension("float.onnx");
+        assert_eq!(found, outputs(case, &floats).unwrap(), "{case}");
+        let differs = difference(case, &quantized).unwrap();
+        assert!(differs > 0.0 && differs < 1.0, "{case}: {differs}");
+    }
+}
+
+#[test]
 fn pytorchs_other_containers_give_the_same_logits() {
     assert_eq!(check("torch", |_| 0.0), 10);
 }
@@ -127,6 +155,49 @@ fn flax_weights_give_the_same_logits() {
     let case = "bert/sequence-classification-single-label";
     let sharded = fixtures().join("formats/flax/sharded");
     assert_eq!(difference(case, &sharded), Ok(0.0));
+}
+
+#[test]
+fn models_in_mlx_give_the_logits_of_the_values_that_mlx_reads() {
+    let root = fixtures().join("formats/mlx_models");
+    let mut count = 0;
+    for item in fs::read_dir(&root).unwrap() {
+        let folder = item.unwrap().path();
+        let Some(name) = folder.file_name().filter(|_| folder.is_dir()) else {
+            continue;
+        };
+        let name = name.to_str().unwrap();
+        // OpenAI's sizes name no class.
+        let class = name
+            .starts_with("whisper")
+            .then_some("WhisperForConditionalGeneration");
+        let golden = root.join(format!("{name}.golden.safetensors"));
+        let config = folder.join("config.json");
+        let values = root.join(format!("{name}.safetensors"));
+        let found = forward(&config, class, &folder, &golden).unwrap();
+        let same = forward(&config, class, &values, &golden).unwrap();
+        let golden = Checkpoint::open(golden).unwrap();
+        for (key, expected) in golden.iter() {
+            let Some(key) = key.strip_prefix("output.") else {
+                continue;
+            };
+            // What MLX does not store is computed, and that is not the same to the bit everywhere.
+            let computed = name.starts_with("whisper");
+            assert!(
+                computed || found[key].as_bytes() == same[key].as_bytes(),
+                "{name}: {key}"
+            );
+            let expected = expected.read().unwrap().try_into_vec::<f32>().unwrap();
+            let found = found[key].try_to_vec::<f32>().unwrap();
+            assert_eq!(found.len(), expected.len(), "{name}: {key}");
+            let differences = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+            let worst = differences.fold(0.0, f32::max);
+            println!("{name}: {key} {worst:e}");
+            assert!(worst < 1e-4, "{name}: {key} differs by {worst:e}");
+            count += 1;
+        }
+    }
+    assert!(count >= 9, "{count}");
 }
 
 #[test]

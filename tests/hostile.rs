@@ -111,7 +111,13 @@ const READERS: &[Reader] = &[
         &[],
         Nothing,
     ),
-    reader("pytorch tar", "model.pt", &["pytorch/tar.pt"], &[], Nothing),
+    reader(
+        "pytorch tar",
+        "model.pt",
+        &["pytorch/tar_described.pt", "pytorch/tar.pt"],
+        &[],
+        Nothing,
+    ),
     reader(
         "index of shards",
         "pytorch_model.bin.index.json",
@@ -139,7 +145,7 @@ const READERS: &[Reader] = &[
     reader(
         "ggml",
         "model.bin",
-        &["ggml/whisper-q5_0.bin"],
+        &["ggml/silero.bin", "ggml/whisper-q5_0.bin"],
         &[],
         Nothing,
     ),
@@ -187,7 +193,7 @@ const READERS: &[Reader] = &[
         "saved_model.pb",
         &[
             "tensorflow/constants/saved_model.pb",
-            "tensorflow/saved_model/saved_model.pb",
+            "tensorflow/objects_first/saved_model.pb",
         ],
         &[],
         Nothing,

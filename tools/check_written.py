@@ -2,112 +2,193 @@
 
 Run as `python tools/check_written.py FOLDER`; the test `the_reference_libraries_read_what_is_written` of
 `importers/tests/write.rs` fills the folder and calls this. `reference.safetensors` has the values, `model.*` the same in
-other formats, `quantized.gguf` blocks, and `dequantized.safetensors` what Salamander reads in those. Needs gguf, numpy,
-safetensors and torch.
+other formats, `quantized.gguf` blocks, and `dequantized.safetensors` what Salamander reads in those. Needs ml-dtypes,
+numpy and safetensors. What gguf, mlx, tensorflow, torch and yaml read is compared where they are installed.
 """
 
 import base64
 import json
+import os
 import sys
 from pathlib import Path
 
-import gguf
+import ml_dtypes
 import numpy as np
-import torch
-from gguf.quants import dequantize
-from safetensors import safe_open
-from safetensors.torch import load_file
-from torch import Tensor
+from safetensors import deserialize, safe_open
+
+Arrays = dict[str, np.ndarray]
+TYPES = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64, "I32": np.int32,
+    "I16": np.int16, "I8": np.int8, "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2, "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz, "F8_E8M0": ml_dtypes.float8_e8m0fnu,
+}  # fmt: skip
 
 
-def same(found: Tensor, expected: Tensor) -> bool:
-    """Compare type, shape and bytes."""
-    raw = [x.contiguous().reshape(-1).view(torch.uint8) for x in (found, expected)]
-    return found.dtype == expected.dtype and found.shape == expected.shape and torch.equal(*raw)
+def array(dtype: str, shape: list[int], raw: bytes) -> np.ndarray:
+    """The array of these bytes."""
+    return np.frombuffer(raw, TYPES[dtype]).reshape(shape)
 
 
-def check(what: str, found: dict[str, Tensor], expected: dict[str, Tensor], widened: bool = False) -> None:
-    """Compare all tensors; `widened` ones have the type that the format has in place of theirs."""
+def check(what: str, found: Arrays, expected: Arrays, widened: bool = False) -> None:
+    """Compare types, shapes and bytes; `widened` arrays have the type that the format has in place of theirs."""
     assert found.keys() == expected.keys(), (what, found.keys() ^ expected.keys())
-    for name, tensor in found.items():
+    for name, value in found.items():
         wanted = expected[name]
-        if widened and tensor.dtype != wanted.dtype:
-            wanted = wanted.to(tensor.dtype)
-            # Which of the many that are no numbers it is, is left to the machine.
-            if tensor.is_floating_point():
-                tensor, wanted = tensor.nan_to_num(nan=-1.25), wanted.nan_to_num(nan=-1.25)
-        assert same(tensor, wanted), (what, name, tensor, wanted)
+        if widened and value.dtype != wanted.dtype:
+            wanted = wanted.astype(np.float32).astype(value.dtype) if wanted.dtype.kind == "V" else wanted.astype(value.dtype)
+            if value.dtype.kind == "f":
+                # Which of the many that are no numbers it is, is left to the machine.
+                value, wanted = (np.where(np.isnan(x), x.dtype.type(-1.25), x) for x in (value, wanted))
+        same = value.dtype == wanted.dtype and value.shape == wanted.shape and value.tobytes() == wanted.tobytes()
+        assert same, (what, name, value, wanted)
     print(f"{what}: {len(found)} tensors are the same")
 
 
-def sharded(folder: Path, index: str, load) -> dict[str, Tensor]:  # noqa: ANN001
+def sharded(folder: Path, index: str, load) -> Arrays:  # noqa: ANN001
     """Load a set through its index, as transformers does."""
     parsed = json.loads((folder / index).read_text())
-    found: dict[str, Tensor] = {}
+    found: Arrays = {}
     for shard in sorted(set(parsed["weight_map"].values())):
-        tensors = load(folder / shard)
-        assert all(parsed["weight_map"][name] == shard for name in tensors)
-        found |= tensors
-    assert parsed["metadata"]["total_size"] == sum(t.nbytes for t in found.values())
+        arrays = load(folder / shard)
+        assert all(parsed["weight_map"][name] == shard for name in arrays)
+        found |= arrays
+    assert parsed["metadata"]["total_size"] == sum(value.nbytes for value in found.values())
     return found
+
+
+def by_safetensors(path: Path) -> Arrays:
+    """What the package finds in one file."""
+    tensors = deserialize(path.read_bytes())
+    return {name: array(tensor["dtype"], tensor["shape"], bytes(tensor["data"])) for name, tensor in tensors}
+
+
+def safetensors(folder: Path, expected: Arrays) -> None:
+    """The metadata, and a set of files."""
+    with safe_open(folder / "reference.safetensors", "np") as file:
+        metadata = file.metadata()
+    assert metadata["license"] == "MIT" and metadata["format"] == "pt", metadata
+    check("safetensors, sharded", sharded(folder, "model.safetensors.index.json", by_safetensors), expected)
+
+
+def numpy(folder: Path, expected: Arrays) -> None:
+    """An archive."""
+    with np.load(folder / "model.npz", allow_pickle=False) as arrays:
+        check("numpy.load", {name: arrays[name] for name in arrays}, expected, widened=True)
+
+
+def text(folder: Path, expected: Arrays) -> None:
+    """A state dictionary in JSON, and a model."""
+    parsed = json.loads((folder / "model.json").read_text())
+    assert parsed["version"] == "1.0" and parsed["metadata"]["license"] == "MIT"
+    found = {}
+    for name, tensor in parsed["tensors"].items():
+        found[name] = array(tensor["dtype"].upper(), tensor["shape"], base64.b64decode(tensor["data"], validate=True))
+    check("JSON", found, expected)
+    parsed_model("JSON model", json.loads((folder / "numbers.json").read_text()), expected)
+
+
+def yaml(folder: Path, expected: Arrays) -> None:
+    """A model."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    parsed_model("YAML model", yaml.load((folder / "model.yaml").read_text(), loader), expected)
+
+
+def parsed_model(what: str, model: dict, expected: Arrays) -> None:
+    """Numbers one after the other, of the tensors whose values all are numbers."""
+    # YAML 1.1 takes a number without a dot for a text.
+    data, found = np.array([float(number) for number in model["data"]]).astype(np.float32), {}
+    for parameter in model["parameters"]:
+        count = int(np.prod(parameter["shape"], dtype=np.int64))
+        found[parameter["name"]], data = data[:count].reshape(parameter["shape"]), data[count:]
+    assert len(data) == 0 and len(found) > 5
+    check(what, found, {name: expected[name] for name in found}, widened=True)
+
+
+def torch(folder: Path, expected: Arrays) -> None:
+    """One file, read and mapped, and a set of them."""
+    import torch
+
+    torch.set_num_threads(1)
+    names = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E4M3FNUZ": "float8_e4m3fnuz",
+             "F8_E5M2FNUZ": "float8_e5m2fnuz", "F8_E8M0": "float8_e8m0fnu", "BOOL": "bool"}  # fmt: skip
+    of_torch = {getattr(torch, names.get(name, np.dtype(kind).name)): name for name, kind in TYPES.items()}
+
+    def load(path: Path, **options: bool) -> Arrays:
+        tensors = torch.load(path, weights_only=True, **options)
+        raw = {name: tensor.contiguous().reshape(-1).view(torch.uint8) for name, tensor in tensors.items()}
+        return {name: array(of_torch[tensors[name].dtype], list(tensors[name].shape), raw[name].numpy().tobytes())
+                for name in tensors}  # fmt: skip
+
+    check("torch.load", load(folder / "model.pt"), expected)
+    check("torch.load, mapped", load(folder / "model.pt", mmap=True), expected)
+    check("torch.load, sharded", sharded(folder, "pytorch_model.bin.index.json", load), expected)
+    tensors = torch.load(folder / "model.pt", weights_only=True)
+    module = torch.nn.ParameterDict(
+        {name: torch.nn.Parameter(torch.zeros_like(t), False) for name, t in tensors.items() if t.dtype == torch.float32}
+    )
+    module.load_state_dict({name: tensors[name] for name in module.state_dict()})
+
+
+def gguf(folder: Path, expected: Arrays) -> None:
+    """Plain types, and blocks."""
+    import gguf
+    from gguf.quants import dequantize
+
+    reader = gguf.GGUFReader(folder / "model.gguf")
+    assert reader.fields["license"].contents() == "MIT"
+    held = {name: value for name, value in expected.items() if value.dtype != np.uint64}
+    found = {}
+    for tensor in reader.tensors:
+        brain = tensor.tensor_type == gguf.GGMLQuantizationType.BF16
+        data = tensor.data.view(ml_dtypes.bfloat16) if brain else tensor.data
+        # The package has no tensors without a dimension.
+        found[tensor.name] = data.reshape(held[tensor.name].shape)
+    check("GGUFReader", found, held, widened=True)
+    found = {}
+    for tensor in gguf.GGUFReader(folder / "quantized.gguf").tensors:
+        found[tensor.name] = dequantize(tensor.data, tensor.tensor_type)
+    check("gguf.dequantize", found, by_safetensors(folder / "dequantized.safetensors"))
+
+
+def tensorflow(folder: Path, expected: Arrays) -> None:
+    """A checkpoint of the second version."""
+    os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    import tensorflow as tf
+
+    prefix = str(folder / "model.ckpt")
+    listed = dict(tf.train.list_variables(prefix))
+    assert listed == {name: list(value.shape) for name, value in expected.items()}, listed
+    reader = tf.train.load_checkpoint(prefix)
+    found = {name: np.asarray(reader.get_tensor(name)) for name in listed}
+    check("tf.train.load_checkpoint", found, expected, widened=True)
+
+
+def mlx(folder: Path, expected: Arrays) -> None:
+    """An archive, and the types of safetensors that MLX has."""
+    import mlx.core as mx
+
+    def values(arrays: dict) -> Arrays:
+        # NumPy has no name for bfloat16.
+        is_brain = {name: value.dtype == mx.bfloat16 for name, value in arrays.items()}
+        return {name: np.array(value.view(mx.uint16)).view(ml_dtypes.bfloat16) if is_brain[name] else np.array(value)
+                for name, value in arrays.items()}  # fmt: skip
+
+    check("mlx, npz", values(mx.load(str(folder / "model.npz"))), expected, widened=True)
+    found = values(mx.load(str(folder / "plain.safetensors")))
+    check("mlx, safetensors", found, {name: expected[name] for name in found})
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    torch.set_num_threads(1)
-    expected = load_file(folder / "reference.safetensors")
-    with safe_open(folder / "reference.safetensors", "pt") as file:
-        metadata = file.metadata()
-    assert metadata["license"] == "MIT" and metadata["format"] == "pt", metadata
-
-    check("safetensors, sharded", sharded(folder, "model.safetensors.index.json", load_file), expected)
-    check("torch.load", torch.load(folder / "model.pt", weights_only=True), expected)
-    check("torch.load, mapped", torch.load(folder / "model.pt", weights_only=True, mmap=True), expected)
-    module = torch.nn.ParameterDict(
-        {name: torch.nn.Parameter(torch.zeros_like(t), False) for name, t in expected.items() if t.dtype == torch.float32}
-    )
-    module.load_state_dict({name: torch.load(folder / "model.pt", weights_only=True)[name] for name in module.state_dict()})
-    shards = sharded(folder, "pytorch_model.bin.index.json", lambda p: torch.load(p, weights_only=True))
-    check("torch.load, sharded", shards, expected)
-
-    with np.load(folder / "model.npz", allow_pickle=False) as arrays:
-        found = {name: torch.from_numpy(arrays[name].copy()) for name in arrays}
-    check("numpy.load", found, expected, widened=True)
-
-    parsed = json.loads((folder / "model.json").read_text())
-    assert parsed["version"] == "1.0" and parsed["metadata"]["license"] == "MIT"
-    names = {"f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16, "i64": torch.int64,
-             "i32": torch.int32, "i16": torch.int16, "i8": torch.int8, "u64": torch.uint64, "u32": torch.uint32,
-             "u16": torch.uint16, "u8": torch.uint8, "bool": torch.bool, "f8_e4m3": torch.float8_e4m3fn,
-             "f8_e5m2": torch.float8_e5m2, "f8_e4m3fnuz": torch.float8_e4m3fnuz, "f8_e5m2fnuz": torch.float8_e5m2fnuz,
-             "f8_e8m0": torch.float8_e8m0fnu}
-    found = {}
-    for name, tensor in parsed["tensors"].items():
-        raw = bytearray(base64.b64decode(tensor["data"], validate=True))
-        flat = torch.frombuffer(raw, dtype=torch.uint8) if raw else torch.empty(0, dtype=torch.uint8)
-        found[name] = flat.view(names[tensor["dtype"]]).reshape(tensor["shape"])
-    check("JSON", found, expected)
-
-    reader = gguf.GGUFReader(folder / "model.gguf")
-    assert reader.fields["license"].contents() == "MIT"
-    found = {}
-    for tensor in reader.tensors:
-        data = tensor.data
-        if tensor.tensor_type == gguf.GGMLQuantizationType.BF16:
-            found[tensor.name] = torch.from_numpy(data.copy()).view(torch.bfloat16).reshape(data.shape[:-1] + (-1,))
-        else:
-            found[tensor.name] = torch.from_numpy(data.copy())
-        wanted = expected[tensor.name]
-        # The package has no tensors without a dimension.
-        found[tensor.name] = found[tensor.name].reshape(wanted.shape)
-    held = {name: tensor for name, tensor in expected.items() if tensor.dtype != torch.uint64}
-    check("GGUFReader", found, held, widened=True)
-
-    ours = load_file(folder / "dequantized.safetensors")
-    found = {}
-    for tensor in gguf.GGUFReader(folder / "quantized.gguf").tensors:
-        found[tensor.name] = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type))
-    check("gguf.dequantize", found, ours)
+    expected = by_safetensors(folder / "reference.safetensors")
+    for section in (safetensors, numpy, text, yaml, torch, gguf, tensorflow, mlx):
+        try:
+            section(folder, expected)
+        except ModuleNotFoundError as error:
+            print(f"skipped: {error.name} is not installed")
 
 
 if __name__ == "__main__":

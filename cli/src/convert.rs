@@ -23,8 +23,8 @@ pub(crate) struct Convert {
     /// A file, whose ending says the format, or a directory, to which configuration and tokenizer go too
     #[arg(value_name = "DST")]
     target: PathBuf,
-    /// safetensors, pytorch, gguf, npz, npy, json, json-model, yaml, burnpack, or native for a native model
-    /// directory
+    /// safetensors, pytorch, gguf, npz, npy, json, json-model, yaml, burnpack, tensorflow, or native for a native
+    /// model directory
     #[arg(long, value_name = "NAME", value_parser = format)]
     format: Option<Format>,
     /// The type of all floats: f64, f32, f16, bf16; in GGUF also q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q6_k

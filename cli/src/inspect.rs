@@ -61,6 +61,9 @@ fn print(out: &mut dyn Write, found: &Inspection) -> Result<(), Failure> {
     for file in &found.files {
         rows.push(row("file", file.display().to_string()));
     }
+    if !found.passed_over.is_empty() {
+        rows.push(row("passed over", found.passed_over.join(", ")));
+    }
     for (key, value) in &found.metadata {
         rows.push(row("metadata", clipped(&format!("{key} = {value}"))));
     }

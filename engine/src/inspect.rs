@@ -1,7 +1,9 @@
 use std::path::{Path, PathBuf};
 
 use salamander_importers::Checkpoint;
-use salamander_models::{Architecture, Class, Detected, detect, find, timm_preset};
+use salamander_models::{
+    Architecture, Class, Detected, PretrainedConfig, contained_files, detect, find, timm_preset,
+};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -18,6 +20,8 @@ pub struct Inspection {
     pub format: String,
     /// The files of the weights.
     pub files: Vec<PathBuf>,
+    /// Other weights in the directory, which are not taken.
+    pub passed_over: Vec<String>,
     /// The architecture of the zoo that runs it, if there is one.
     pub architecture: Option<&'static str>,
     /// Why none does, if there is a configuration.
@@ -89,9 +93,14 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, Error> {
         Some(ModelDir::find(path)?)
     };
     let path = directory.as_ref().map_or(path, ModelDir::path);
+    let checkpoint = Checkpoint::open(path)?;
     let config = match &directory {
         Some(directory) => directory.known_config()?,
-        None => None,
+        // What a file holds itself.
+        None => contained_files(&checkpoint)
+            .ok()
+            .flatten()
+            .and_then(|files| serde_json::from_slice(files.get("config.json")?).ok()),
     };
     let hardware = match &directory {
         Some(directory) => Native::open(directory)?.map(|native| native.hardware()),
@@ -101,7 +110,6 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, Error> {
         let device = Device::from_env().ok();
         hardware.shortcomings(memory(), device.as_ref())
     });
-    let checkpoint = Checkpoint::open(path)?;
     // A configuration of timm's stands for one of ours.
     let preset = config.as_ref();
     let preset = preset.and_then(|config| timm_preset(config, &checkpoint));
@@ -112,6 +120,10 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, Error> {
             Some(config.and_then(|config| directory.common_config(&config)))
         }
         (Some(directory), Some(config), None) => Some(directory.common_config(config)),
+        (None, Some(config), None) => {
+            let parsed = PretrainedConfig::parse(config);
+            Some(parsed.map_err(Error::config(path)))
+        }
         _ => None,
     };
     let silent = match &config {
@@ -172,6 +184,7 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, Error> {
             .sum(),
         bytes: checkpoint.iter().map(|(_, entry)| entry.bytes as u64).sum(),
         files: checkpoint.files,
+        passed_over: checkpoint.passed_over,
         metadata: checkpoint.metadata,
         tensors,
     })

@@ -4,9 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use salamander::ModelDir;
-use salamander::importers::{scan::scan as scan_file, verify};
-use salamander::native::Native;
+use salamander_importers::{scan::scan as scan_file, verify};
 use tempfile::TempDir;
 
 /// Reads everything in a file of that name, beside copies of committed fixtures.
@@ -20,7 +18,11 @@ pub fn scan(bytes: &[u8]) {
 }
 
 /// Reads the configuration of a native model directory.
+#[cfg(feature = "native")]
 pub fn native(bytes: &[u8]) {
+    use salamander::ModelDir;
+    use salamander::native::Native;
+
     let path = file("config.toml", &[], bytes);
     let directory = ModelDir::find(path.parent().unwrap_or(Path::new("."))).expect("a directory");
     if let Ok(Some(native)) = Native::open(&directory) {

@@ -365,6 +365,9 @@ pub struct Checkpoint {
     pub format: Format,
     /// The files that hold it: the weights, after the index if there is one.
     pub files: Vec<PathBuf>,
+    /// The names of other weights in the directory that was opened, which come after these in the order of
+    /// [`Checkpoint::open`].
+    pub passed_over: Vec<String>,
     /// The string metadata that the format carries.
     pub metadata: BTreeMap<String, String>,
     entries: IndexMap<String, Entry>,
@@ -458,7 +461,17 @@ impl Checkpoint {
         let named = tensorflow::named(path);
         let metadata = std::fs::metadata(&named).map_err(FormatError::io(path))?;
         if metadata.is_dir() {
-            return detect::open(&weights_in(path)?);
+            let taken = weights_in(path)?;
+            let mut checkpoint = detect::open(&taken)?;
+            checkpoint.passed_over = passed_over(path, &taken, &checkpoint.files)?;
+            if !checkpoint.passed_over.is_empty() {
+                tracing::info!(
+                    "{} is taken, and not {}",
+                    taken.display(),
+                    checkpoint.passed_over.join(", ")
+                );
+            }
+            return Ok(checkpoint);
         }
         detect::open(&named)
     }
@@ -470,6 +483,18 @@ impl Checkpoint {
             entries: entries.into_iter().collect(),
             ..self.clone()
         }
+    }
+
+    /// The same checkpoint with a tensor of floats that no file holds, since it follows from the others. It may stay
+    /// unused.
+    #[must_use]
+    pub fn with_computed(&self, name: &str, values: Vec<f32>, shape: Vec<usize>) -> Self {
+        let data = TensorData::new(values, shape.clone());
+        let bytes = data.as_bytes().len();
+        let entry = Entry::new(Dtype::F32, shape, bytes, move || Ok(data.clone()));
+        let mut checkpoint = self.clone();
+        checkpoint.put(name.to_owned(), entry.with_generated(true));
+        checkpoint
     }
 
     /// Lets go of the memory that mapped files take by having been read; reading them again brings it back.
@@ -486,6 +511,7 @@ impl Checkpoint {
         Self {
             format,
             files,
+            passed_over: Vec::new(),
             metadata,
             entries,
             trace: None,
@@ -632,15 +658,17 @@ const KINDS: &[Kind] = &[
     },
 ];
 
-/// Files that Hugging Face's trainers leave beside the weights, under the same endings.
-const BESIDE: [&str; 4] = [
+/// Files that Hugging Face's trainers and TensorFlow leave beside the weights, under the same endings.
+const BESIDE: [&str; 5] = [
+    "fingerprint.pb",
     "training_args.bin",
     "optimizer.pt",
     "scheduler.pt",
     "scaler.pt",
 ];
 
-fn weights_in(directory: &Path) -> Result<PathBuf, FormatError> {
+/// The names of the files in a directory.
+fn names_in(directory: &Path) -> Result<Vec<String>, FormatError> {
     let mut names = Vec::new();
     for item in std::fs::read_dir(directory).map_err(FormatError::io(directory))? {
         let path = item.map_err(FormatError::io(directory))?.path();
@@ -654,6 +682,39 @@ fn weights_in(directory: &Path) -> Result<PathBuf, FormatError> {
         }
     }
     names.sort();
+    Ok(names)
+}
+
+/// The weights in a directory that were not taken: of each kind the index, or all where there is none.
+fn passed_over(
+    directory: &Path,
+    taken: &Path,
+    files: &[PathBuf],
+) -> Result<Vec<String>, FormatError> {
+    let names = names_in(directory)?;
+    let taken = files.iter().map(PathBuf::as_path).chain([taken]);
+    let taken: Vec<_> = taken.filter_map(Path::file_name).collect();
+    let mut found = Vec::new();
+    for kind in KINDS {
+        let ends =
+            |name: &str, endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+        let index = names.iter().filter(|name| ends(name, kind.index));
+        let index: Vec<&String> = index.collect();
+        let of_kind = |name: &&String| kind.usual.contains(&&name[..]) || ends(name, kind.endings);
+        let all = match index.is_empty() {
+            true => names.iter().filter(of_kind).collect(),
+            false => index,
+        };
+        let others = all.into_iter().filter(|name| {
+            !BESIDE.contains(&&name[..]) && !taken.contains(&std::ffi::OsStr::new(&name[..]))
+        });
+        found.extend(others.cloned());
+    }
+    Ok(found)
+}
+
+fn weights_in(directory: &Path) -> Result<PathBuf, FormatError> {
+    let names = names_in(directory)?;
     let refuse = |reason| {
         Err(FormatError::NoWeights {
             path: directory.to_owned(),

@@ -141,7 +141,12 @@ fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
         "h5" | "hdf5" | "keras" => hdf5::read(path, map),
         "tflite" => tflite::read(path, &map),
         "index" | "pb" => tensorflow::open(path),
-        _ => safetensors::read(path, &map),
+        "safetensors" | "" => safetensors::read(path, &map),
+        _ => Err(FormatError::NoWeights {
+            path: path.to_owned(),
+            reason: "neither its first bytes nor its name are those of a format that is read"
+                .to_owned(),
+        }),
     }
 }
 

@@ -130,15 +130,10 @@ impl Parameter {
         stored
     }
 
-    /// The entry with its layout: a convolution's weight in PyTorch's names may still lie as MLX's, whose files
-    /// do not always say whose they are.
-    fn laid_out(&self, entry: &Entry, block: Option<Block>) -> Entry {
-        let fits = |layout| entry.shape == self.stored_shape(layout, block);
-        let entry = entry.clone();
-        if self.role == Role::Convolution && !fits(entry.layout) && fits(Layout::ChannelsLast) {
-            return entry.with_layout(Layout::ChannelsLast);
-        }
-        entry
+    /// The checkpoint's entry for it, and where that is.
+    fn find<'a>(&self, map: &KeyMap, checkpoint: &'a Checkpoint) -> Option<(Source, &'a Entry)> {
+        let mut sources = self.sources(map).into_iter();
+        sources.find_map(|source| checkpoint.get(&source.key).map(|entry| (source, entry)))
     }
 
     /// The checkpoint keys that may hold it, best first.
@@ -288,15 +283,12 @@ fn plan(
         module: name.to_owned(),
         ..KeyReport::default()
     };
+    let channels_last = are_channels_last(parameters, map, checkpoint);
     let mut lost: Vec<&Parameter> = Vec::new();
     for parameter in parameters {
-        let sources = parameter.sources(map);
-        let found = sources
-            .iter()
-            .find_map(|source| Some((source, checkpoint.get(&source.key)?)));
-        let Some((source, entry)) = found else {
+        let Some((source, entry)) = parameter.find(map, checkpoint) else {
             lost.push(parameter);
-            let first = sources.into_iter().next();
+            let first = parameter.sources(map).into_iter().next();
             report.missing.push(Missing {
                 key: first.map(|source| source.key).unwrap_or_default(),
                 parameter: parameter.path.clone(),
@@ -306,7 +298,10 @@ fn plan(
         };
         let (key, block) = (&source.key, source.rows);
         let seen = !used.insert(key.clone());
-        let entry = &parameter.laid_out(entry, block);
+        let mut entry = entry.clone();
+        if channels_last && parameter.role == Role::Convolution {
+            entry.layout = Layout::ChannelsLast;
+        }
         let shape = parameter.stored_shape(entry.layout, block);
         if entry.shape != shape || !parameter.kind.accepts(&entry.dtype) {
             // The other blocks of the same tensor have said so already.
@@ -322,7 +317,7 @@ fn plan(
         }
         let fill = Fill {
             source: source.clone(),
-            entry: entry.clone(),
+            entry,
             role: parameter.role,
         };
         plan.insert(parameter.path.clone(), fill);
@@ -377,6 +372,26 @@ fn plan(
         unexpected.nearest = nearest(&unexpected.key, &wanted);
     }
     Err(LoadError::Keys(Box::new(report)))
+}
+
+/// Whether the convolutions' weights in PyTorch's names lie as MLX's, whose files do not always say whose they are: all
+/// shapes allow it, and one allows nothing else. A filter may have as many channels as rows and columns.
+fn are_channels_last(parameters: &[Parameter], map: &KeyMap, checkpoint: &Checkpoint) -> bool {
+    let mut shown = false;
+    for parameter in parameters {
+        if parameter.role != Role::Convolution {
+            continue;
+        }
+        let Some((source, entry)) = parameter.find(map, checkpoint) else {
+            continue;
+        };
+        let fits = |layout| entry.shape == parameter.stored_shape(layout, source.rows);
+        if !fits(Layout::ChannelsLast) {
+            return false;
+        }
+        shown |= !fits(entry.layout);
+    }
+    shown
 }
 
 /// What has to agree before the order decides: PyTorch's shape, and of vectors what they are, whether they

@@ -247,6 +247,15 @@ fn whisper_cpp_files_are_what_was_written() {
 }
 
 #[test]
+fn a_ggml_tensor_may_have_no_dimension() {
+    let checkpoint = Checkpoint::open(fixtures("ggml/silero.bin")).unwrap();
+    assert_eq!(same(&checkpoint, &fixtures("ggml/silero.safetensors")), 2);
+    assert_eq!(checkpoint.metadata["ggml.model"], "silero-vad");
+    let bias = checkpoint.get("_model.decoder.decoder.2.bias").unwrap();
+    assert_eq!((&bias.shape[..], bias.elements()), (&[][..], 1));
+}
+
+#[test]
 fn real_ggml_files_are_read() {
     let Some(folder) = real("ggml") else {
         return;

@@ -104,7 +104,7 @@ fn read(path: &Path) -> usize {
 
 #[test]
 fn pytorch_files_of_every_container_are_what_torch_reads() {
-    assert_eq!(all_same("pytorch", "pt"), 19);
+    assert_eq!(all_same("pytorch", "pt"), 20);
 }
 
 #[test]
@@ -231,6 +231,13 @@ fn a_directory_is_resolved_in_the_documented_order() {
     )
     .unwrap();
     assert_eq!(opened(), "only.safetensors");
+    let checkpoint = Checkpoint::open(directory.path()).unwrap();
+    let others = ["epoch_3.pth", "epoch_4.pth", "pytorch_model.bin"];
+    assert_eq!(checkpoint.passed_over, others);
+    let file = directory.path().join("only.safetensors");
+    assert!(Checkpoint::open(file).unwrap().passed_over.is_empty());
+    let set = fixtures("pytorch/sharded");
+    assert!(Checkpoint::open(set).unwrap().passed_over.is_empty());
 }
 
 #[test]
@@ -427,7 +434,7 @@ fn real_pytorch_files_are_read() {
                 .extension()
                 .and_then(|ending| ending.to_str())
                 .unwrap_or_default();
-            if !["pt", "pth", "th", "npy", "npz"].contains(&ending) {
+            if !["pt", "pth", "th", "tar", "npy", "npz"].contains(&ending) {
                 continue;
             }
             if path.ends_with("broken.pt") {
@@ -441,5 +448,5 @@ fn real_pytorch_files_are_read() {
         }
     }
     println!("{count} real files read");
-    assert!(count > 50);
+    assert!(count > 55, "{count}");
 }

@@ -29,7 +29,7 @@ pub use contained::{Files, contained_files, contained_tokenizer};
 pub use detect::{Detected, Field, Finding, detect};
 pub use error::{ConfigError, InputError, LoadError};
 pub use family::Family;
-pub use naming::{Naming, naming};
+pub use naming::{Naming, in_hugging_face, naming};
 pub use preset::{Preset, find_preset, timm_preset};
 pub use salamander_kernels::awake;
 pub use tensors::{Inputs, Outputs, Value};

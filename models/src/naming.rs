@@ -1,8 +1,9 @@
 //! The names that libraries give the tensors of a class.
 
-use salamander_importers::KeyMap;
+use salamander_importers::{Checkpoint, KeyMap};
+use serde_json::Value;
 
-use crate::{Architecture, bert, resnet, vit, whisper};
+use crate::{Architecture, PretrainedConfig, bert, find, resnet, vit, whisper};
 
 /// A library's way to name tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,4 +31,23 @@ pub fn naming(architecture: &Architecture, class: &str, naming: Naming) -> Optio
         ("whisper", Naming::HuggingFace) => whisper::keys::hugging_face(class),
         _ => return None,
     })
+}
+
+/// A model as transformers has it where another library says the same in its own way: OpenAI's sizes of a Whisper,
+/// what mlx-examples computes and does not store, and MLX's note on weights that are no longer quantized once they
+/// are read.
+pub fn in_hugging_face(mut config: Value, checkpoint: Checkpoint) -> (Value, Checkpoint) {
+    if let Some(fields) = config.as_object_mut()
+        && let Some(settings) = fields.remove("quantization")
+        && fields.get("quantization_config") == Some(&settings)
+    {
+        fields.remove("quantization_config");
+    }
+    let parsed = PretrainedConfig::parse(&config);
+    match parsed.and_then(|common| find(&common)) {
+        Ok(found) if found.name == whisper::ARCHITECTURE.name => {
+            whisper::hugging_face(config, checkpoint)
+        }
+        _ => (config, checkpoint),
+    }
 }

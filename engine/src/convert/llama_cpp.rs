@@ -167,8 +167,15 @@ fn bert(model: &Model, metadata: &mut Metadata) {
     }
 }
 
-/// llama.cpp's number for how sentence-transformers pools.
+/// llama.cpp's number for the classifier's answer in place of a vector.
+const RANK: u32 = 4;
+
+/// llama.cpp's number for how sentence-transformers pools, or for a classifier.
 fn pooling(model: &Model) -> Option<u32> {
+    let class = model.known.as_ref().map(|known| known.class);
+    if class == Some("BertForSequenceClassification") {
+        return Some(RANK);
+    }
     let directory = model.directory.as_ref()?;
     let settings = directory.json("1_Pooling/config.json").ok()??;
     let is = |key: &str| settings.get(key).and_then(Value::as_bool) == Some(true);

@@ -11,8 +11,8 @@ use salamander_importers::{
     Checkpoint, Compression, Dtype, Entry, WriteFormat, WriteOptions, difference, gguf, write,
 };
 use salamander_models::{
-    Architecture, Family, Files as Contained, Naming, PretrainedConfig, contained_files,
-    contained_tokenizer,
+    Architecture, Family, Files as Contained, Finding, Naming, PretrainedConfig, contained_files,
+    contained_tokenizer, detect, in_hugging_face,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -103,6 +103,8 @@ struct Model {
     known: Option<Known>,
     /// What it is where the zoo does not run it.
     family: Option<&'static Family>,
+    /// What was to be said of it when it was opened.
+    remarks: Vec<String>,
 }
 
 /// An architecture of the zoo, and which of its classes.
@@ -140,7 +142,7 @@ pub fn convert(
 ) -> Result<Conversion, Error> {
     let model = Model::open(source.as_ref(), options.architecture.as_deref())?;
     let target = Target::new(target.as_ref(), options)?;
-    let mut remarks = Vec::new();
+    let mut remarks = model.remarks.clone();
 
     let naming = match target.format {
         WriteFormat::Gguf => Naming::LlamaCpp,
@@ -221,7 +223,7 @@ impl Model {
                 let checkpoint = directory.checkpoint()?;
                 return Ok(Self {
                     directory: Some(directory),
-                    ..Self::of(checkpoint, None)
+                    ..Self::without_config(checkpoint)
                 });
             }
         }
@@ -249,7 +251,7 @@ impl Model {
             });
         }
         let Some(family) = Family::find(&checkpoint, None) else {
-            return Ok(Self::of(checkpoint, None));
+            return Ok(Self::without_config(checkpoint));
         };
         let config = family.config(&checkpoint).map_err(Error::config(file))?;
         let tokenizer = contained_tokenizer(&checkpoint).map_err(Error::config(file))?;
@@ -260,7 +262,54 @@ impl Model {
         })
     }
 
+    /// A model whose weights alone show what it is, as far as they do.
+    fn without_config(checkpoint: Checkpoint) -> Self {
+        let turned = checkpoint.clone().in_pytorch_layout();
+        let Ok(found) = detect(&turned, &Value::Null) else {
+            return Self::of(checkpoint, None);
+        };
+        let name = found.architecture.name;
+        let whose = format!(
+            "by its names, which are {}'s, this is a {name}",
+            found.dialect
+        );
+        let config = match found.config(&Value::Null) {
+            Ok(config) => config,
+            Err(error) => {
+                let mut model = Self::of(checkpoint, None);
+                let remark = format!("{whose}; the names are unchanged: {error}");
+                model.remarks.push(remark);
+                return model;
+            }
+        };
+        let mut remarks = vec![whose];
+        for field in &found.fields {
+            if let Finding::Usual { value, .. } = &field.finding {
+                remarks.push(format!("`{}` is {value}: {}", field.name, field.finding));
+            }
+        }
+        let mut model = Self::of(turned, Some(config));
+        model.remarks.append(&mut remarks);
+        model
+    }
+
     fn of(checkpoint: Checkpoint, config: Option<Value>) -> Self {
+        let (config, checkpoint) = match config {
+            Some(config) => {
+                let (config, checkpoint) = in_hugging_face(config, checkpoint);
+                (Some(config), checkpoint)
+            }
+            None => (None, checkpoint),
+        };
+        let mut remarks = Vec::new();
+        if let (Some(taken), false) = (checkpoint.files.first(), checkpoint.passed_over.is_empty())
+        {
+            remarks.push(format!(
+                "{} is read, and not {} beside it",
+                taken.display(),
+                checkpoint.passed_over.join(", ")
+            ));
+        }
         let known = config.as_ref().and_then(Known::of);
         let family = Family::find(&checkpoint, config.as_ref());
         Self {
@@ -268,6 +317,7 @@ impl Model {
             contained: Contained::new(),
             processor: None,
             family: family.filter(|_| known.is_none()),
+            remarks,
             known,
             config,
             checkpoint,

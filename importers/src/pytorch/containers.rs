@@ -458,6 +458,9 @@ impl File<'_> {
 }
 
 /// What `torch.save` wrote in PyTorch's first months: a tar archive of `storages`, `tensors` and `pickle`.
+///
+/// Where the pickle describes the storages itself, as other writers of this container have it, there may be no
+/// `tensors` and no views of storages.
 pub(super) fn tar(path: &Path, map: &Bytes) -> Result<Checkpoint, FormatError> {
     let file = File { path, map };
     let members = tar_members(&file)?;
@@ -487,7 +490,12 @@ pub(super) fn tar(path: &Path, map: &Bytes) -> Result<Checkpoint, FormatError> {
     for _ in 0..storages {
         let described = file.pickle(at, &none)?;
         let (key, element) = match described.tuple(&described.root) {
-            Some([Value::Int(key), _, Value::Global(Global::Storage(element))]) => (*key, *element),
+            Some([Value::Int(key), _, Value::Global(Global::Storage(element))]) => {
+                (key.to_string(), *element)
+            }
+            Some([Value::Text(key), _, Value::Global(Global::Storage(element))]) => {
+                (key.to_string(), *element)
+            }
             _ => {
                 return Err(
                     file.malformed(at, "a storage is not described by key, location and type")
@@ -495,19 +503,22 @@ pub(super) fn tar(path: &Path, map: &Bytes) -> Result<Checkpoint, FormatError> {
             }
         };
         at = within(at + described.length, end)?;
-        let (source, next) = file.storage(at, element.size(), &key.to_string())?;
+        let (source, next) = file.storage(at, element.size(), &key)?;
         at = within(next, end)?;
         let storage = Storage {
-            key: key.to_string().into(),
+            key: key[..].into(),
             element: Some(element),
             length: source.length() / element.size() as u64,
             offset: 0,
         };
-        sources.insert(key.to_string(), source);
-        listed.insert(key, Node::Storage(Box::new(storage)));
+        if let Ok(number) = key.parse() {
+            listed.insert(number, Node::Storage(Box::new(storage)));
+        }
+        sources.insert(key, source);
     }
-    let views = file.pickle(at, &none)?;
-    for view in views.list(&views.root).unwrap_or_default() {
+    let views = (at < end).then(|| file.pickle(at, &none)).transpose()?;
+    let listed_views = views.iter().filter_map(|views| views.list(&views.root));
+    for view in listed_views.flatten() {
         let (
             Some(
                 [
@@ -518,7 +529,7 @@ pub(super) fn tar(path: &Path, map: &Bytes) -> Result<Checkpoint, FormatError> {
                 ],
             ),
             _,
-        ) = (views.tuple(view), ())
+        ) = (views.as_ref().and_then(|views| views.tuple(view)), ())
         else {
             return Err(file.malformed(at, "a view of a storage is not described by four numbers"));
         };
@@ -537,10 +548,13 @@ pub(super) fn tar(path: &Path, map: &Bytes) -> Result<Checkpoint, FormatError> {
         listed.insert(*key, Node::Storage(Box::new(view)));
     }
 
-    let (mut at, end) = member("tensors")?;
-    let number = file.pickle(at, &none)?;
-    let tensors = count(at, &number)?;
-    at = within(at + number.length, end)?;
+    let (mut at, end) = members.get("tensors").copied().unwrap_or_default();
+    let mut tensors = 0;
+    if at < end {
+        let number = file.pickle(at, &none)?;
+        tensors = count(at, &number)?;
+        at = within(at + number.length, end)?;
+    }
     for _ in 0..tensors {
         let described = file.pickle(at, &none)?;
         let (key, storage) = match described.tuple(&described.root) {

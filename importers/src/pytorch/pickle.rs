@@ -88,7 +88,7 @@ pub(super) enum Persistent<'a> {
     Refused,
     /// `("storage", type, key, location, elements)`, with a view of it in the legacy container.
     Storages,
-    /// Tensors and storages listed before, as in the tar container.
+    /// Tensors and storages listed before, as in the tar container; a storage may be described in place, too.
     Listed(&'a HashMap<i64, Node>),
 }
 
@@ -779,7 +779,11 @@ impl Machine<'_> {
         strides: &Value,
         element: Option<Element>,
     ) -> Step<Tensor> {
-        let Some(Node::Storage(storage)) = self.node(storage) else {
+        let described = match self.persistent {
+            Persistent::Listed(_) => self.storage(storage),
+            _ => None,
+        };
+        let Some(Node::Storage(storage)) = described.as_ref().or(self.node(storage)) else {
             return Err(format!(
                 "`{global}` is given {} for a storage",
                 self.kind(storage)

@@ -18,9 +18,17 @@ pub(crate) fn contained(
     let words = checkpoint
         .get("token_embd.weight")
         .and_then(|entry| entry.shape.first());
-    let config = json!({
+    // A classifier that lost its pooler, as llama.cpp's converter leaves it, is none any more.
+    let classifies = ["cls.weight", "cls.output.weight"]
+        .iter()
+        .all(|name| checkpoint.get(name).is_some());
+    let class = match classifies {
+        true => "BertForSequenceClassification",
+        false => "BertModel",
+    };
+    let mut config = json!({
         "model_type": "bert",
-        "architectures": ["BertModel"],
+        "architectures": [class],
         "vocab_size": words,
         "hidden_size": size("bert.embedding_length")?,
         "num_hidden_layers": size("bert.block_count")?,
@@ -31,15 +39,22 @@ pub(crate) fn contained(
         "layer_norm_eps": metadata.get::<f32>("bert.attention.layer_norm_epsilon")?,
         "is_decoder": causal.unwrap_or(false),
     });
+    let labels: Option<Vec<String>> = metadata.find("bert.classifier.output_labels")?;
+    if let Some(labels) = labels.filter(|_| classifies) {
+        let named = labels.into_iter().enumerate();
+        let named = named.map(|(id, label)| (id.to_string(), Value::from(label)));
+        config["id2label"] = Value::Object(named.collect());
+    }
     let mut files = vec![("config.json", config)];
     let mode = match metadata.find::<u32>("bert.pooling_type")? {
-        None | Some(0) => None,
+        None | Some(0 | 4) => None,
         Some(1) => Some("pooling_mode_mean_tokens"),
         Some(2) => Some("pooling_mode_cls_token"),
         Some(3) => Some("pooling_mode_lasttoken"),
         Some(other) => {
-            let reason =
-                format!("{other} is not 0 (none), 1 (mean), 2 (first token) or 3 (last token)");
+            let reason = format!(
+                "{other} is not 0 (none), 1 (mean), 2 (first token), 3 (last token) or 4 (rank)"
+            );
             return refuse("bert.pooling_type", reason);
         }
     };

@@ -9,6 +9,13 @@ use crate::detect::{Evidence, Field, Found, HUGGING_FACE};
 /// The widths of the published models, from tiny to large, whose heads are 64 wide.
 const PUBLISHED: [usize; 5] = [128, 256, 512, 768, 1024];
 
+/// What the first layer's norm is called elsewhere than in Hugging Face's checkpoints.
+const DIALECTS: [(&str, &str); 3] = [
+    ("layer_0.", "google-research/bert"),
+    ("blk.", "llama.cpp"),
+    (".ln1", "mlx-examples"),
+];
+
 pub(super) fn detect(
     checkpoint: &Checkpoint,
     _given: &Map<String, Value>,
@@ -27,6 +34,8 @@ pub(super) fn detect(
     if positions.is_some_and(|positions| positions.shape.first() == Some(&514)) {
         return None;
     }
+    let dialect = DIALECTS.iter().find(|(part, _)| norm.key.contains(part));
+    let dialect = dialect.map_or(HUGGING_FACE, |(_, dialect)| dialect);
     found.shown("model_type", "bert", format!("`{}` is there", norm.key));
     class(&mut found);
     found.size("vocab_size", "bert.embeddings.word_embeddings.weight", 0);
@@ -61,7 +70,7 @@ pub(super) fn detect(
             found.open("num_attention_heads", candidates);
         }
     }
-    Some((HUGGING_FACE, found.fields()))
+    Some((dialect, found.fields()))
 }
 
 /// The reference class, by the heads that are there.

@@ -1,5 +1,5 @@
-//! The names of a BERT in Hugging Face's checkpoints, and in Flax's, llama.cpp's and google-research/bert's where
-//! they differ.
+//! The names of a BERT in Hugging Face's checkpoints, and in Flax's, llama.cpp's, google-research/bert's and
+//! mlx-examples' where they differ.
 //!
 //! Graphs that TensorFlow froze have no names for tables of embeddings, only for the look-ups in their order.
 //!
@@ -166,6 +166,34 @@ const LLAMA_CPP: &[Row] = &[
     ("blk.{i}.ffn_up", "layers.{i}.mlp.up"),
     ("blk.{i}.ffn_down", "layers.{i}.mlp.down"),
     ("blk.{i}.layer_output_norm", "layers.{i}.mlp_norm"),
+    // What llama.cpp runs before the classifier, with the hyperbolic tangent behind it; its converter leaves it out.
+    ("cls", "pooler"),
+];
+
+/// The trunk's names in mlx-examples, where they are not Hugging Face's.
+const MLX: &[Row] = &[
+    ("embeddings.norm", "embeddings.norm"),
+    (
+        "encoder.layers.{i}.attention.query_proj",
+        "layers.{i}.attention.query",
+    ),
+    (
+        "encoder.layers.{i}.attention.key_proj",
+        "layers.{i}.attention.key",
+    ),
+    (
+        "encoder.layers.{i}.attention.value_proj",
+        "layers.{i}.attention.value",
+    ),
+    (
+        "encoder.layers.{i}.attention.out_proj",
+        "layers.{i}.attention.output",
+    ),
+    ("encoder.layers.{i}.ln1", "layers.{i}.attention_norm"),
+    ("encoder.layers.{i}.linear1", "layers.{i}.mlp.up"),
+    ("encoder.layers.{i}.linear2", "layers.{i}.mlp.down"),
+    ("encoder.layers.{i}.ln2", "layers.{i}.mlp_norm"),
+    ("pooler", "pooler"),
 ];
 
 /// The heads' that llama.cpp has.
@@ -193,6 +221,7 @@ pub(super) fn trunk() -> KeyMap {
     KeyMap::new(TRUNK, &["", "bert."])
         .with("", GOOGLE, &["", "bert."])
         .with("", LLAMA_CPP, &[""])
+        .with("", MLX, &[""])
         .ignore(SUPERFLUOUS)
 }
 
@@ -204,6 +233,7 @@ pub(super) fn with_heads() -> KeyMap {
         .with("bert.", TRUNK, &["bert.", ""])
         .with("bert.", GOOGLE, &["bert.", ""])
         .with("bert.", LLAMA_CPP, &[""])
+        .with("bert.", MLX, &["bert.", ""])
         .ignore(SUPERFLUOUS)
 }
 

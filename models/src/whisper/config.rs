@@ -1,4 +1,4 @@
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ConfigError;
@@ -9,7 +9,7 @@ use crate::config::{check_counts, check_heads, check_sizes, parse};
 ///
 /// Fields that act only in training (dropout, layer drop, SpecAugment, initialisation) or only on speed
 /// (`use_cache`) are not read, nor is `scale_embedding`, which the reference ignores.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(default)]
 pub struct WhisperConfig {
     /// The number of tokens.
@@ -122,6 +122,21 @@ impl WhisperConfig {
             parse(json)?
         };
         config.check()
+    }
+
+    /// A configuration with OpenAI's `dims` as transformers has it; `None` for another.
+    pub(super) fn hugging_face(json: &Value) -> Option<Value> {
+        json.get("dims").unwrap_or(json).get("n_mels")?;
+        let mut fields = json.as_object()?.clone();
+        fields.remove("dims");
+        fields.retain(|name, _| !name.starts_with("n_"));
+        let class = serde_json::json!(["WhisperForConditionalGeneration"]);
+        fields.entry("architectures").or_insert(class);
+        let parsed = serde_json::to_value(Self::parse(json).ok()?).ok()?;
+        for (name, value) in parsed.as_object()? {
+            fields.entry(name).or_insert_with(|| value.clone());
+        }
+        Some(Value::Object(fields))
     }
 
     fn check(self) -> Result<Self, ConfigError> {

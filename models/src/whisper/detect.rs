@@ -8,6 +8,10 @@ use crate::detect::{Evidence, Field, HUGGING_FACE};
 
 /// The width of a head in every published checkpoint, whose tensors do not tell it.
 const HEAD: usize = 64;
+/// The encoder's positions in every published checkpoint.
+const POSITIONS: usize = 1500;
+/// The width of the filters of the first convolution.
+const FILTER: usize = 3;
 
 pub(super) fn detect(
     checkpoint: &Checkpoint,
@@ -16,9 +20,21 @@ pub(super) fn detect(
     let openai = keys::is_openai(checkpoint);
     let mut found = Evidence::new(checkpoint, keys::generation(openai));
     let frames = found.find("model.encoder.conv1.weight")?;
-    let positions = found.find("model.encoder.position_embeddings")?;
-    let &[width, bins, _] = frames.shape else {
-        return None;
+    // mlx-examples' Whispers do not store the positions, and lay the channels last.
+    let mlx = openai
+        && found
+            .find("model.encoder.layers.0.mlp.up.weight")?
+            .key
+            .contains("mlp1");
+    let positions = if mlx {
+        found.find("model.decoder.position_embeddings")?
+    } else {
+        found.find("model.encoder.position_embeddings")?
+    };
+    let (width, bins) = match *frames.shape {
+        [width, FILTER, bins] if mlx => (width, bins),
+        [width, bins, _] => (width, bins),
+        _ => return None,
     };
     let by = format!("`{}` and `{}` are there", frames.key, positions.key);
     found.shown("model_type", "whisper", by);
@@ -45,11 +61,15 @@ pub(super) fn detect(
     }
     found.shown("num_mel_bins", bins, &frames);
     found.shown("d_model", width, &frames);
-    found.size(
+    let stored = found.size(
         "max_source_positions",
         "model.encoder.position_embeddings",
         0,
     );
+    if stored.is_none() {
+        let why = "the published models hear thirty seconds at once";
+        found.usual("max_source_positions", POSITIONS, why);
+    }
     side(&mut found, "encoder", width);
     if decoder.is_some() {
         found.size("vocab_size", "model.decoder.token_embeddings.weight", 0);

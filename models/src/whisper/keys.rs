@@ -1,4 +1,4 @@
-//! The names of a Whisper in Hugging Face's and in OpenAI's checkpoints.
+//! The names of a Whisper in Hugging Face's, OpenAI's and mlx-examples' checkpoints.
 
 use salamander_importers::{Checkpoint, KeyMap, Row};
 
@@ -76,7 +76,7 @@ const HUGGING_FACE: &[Row] = &[
     ),
 ];
 
-/// The names of the package `openai-whisper`.
+/// The names of the package `openai-whisper`, and of mlx-examples' Whisper where they differ.
 const OPENAI: &[Row] = &[
     (
         "encoder.positional_embedding",
@@ -115,6 +115,9 @@ const OPENAI: &[Row] = &[
     ),
     ("{side}.blocks.{i}.mlp.0", "{side}.layers.{i}.mlp.up"),
     ("{side}.blocks.{i}.mlp.2", "{side}.layers.{i}.mlp.down"),
+    // mlx-examples'.
+    ("{side}.blocks.{i}.mlp1", "{side}.layers.{i}.mlp.up"),
+    ("{side}.blocks.{i}.mlp2", "{side}.layers.{i}.mlp.down"),
     ("{side}.blocks.{i}.mlp_ln", "{side}.layers.{i}.mlp_norm"),
 ];
 

@@ -4,7 +4,8 @@
 //!   <https://arxiv.org/abs/2212.04356>
 //! - Reference: `src/transformers/models/whisper/modeling_whisper.py` of transformers 5.23
 //! - Checkpoints: Hugging Face's, with or without `model.`, with or without the tied output layer; OpenAI's
-//!   names (`encoder.blocks.0.attn.query`), sizes from OpenAI's `dims` or from the tensors
+//!   names (`encoder.blocks.0.attn.query`), sizes from OpenAI's `dims` or from the tensors; mlx-examples' at
+//!   commit 7ddca42, whose names are OpenAI's but for the MLPs and which do not store the encoder's positions
 //! - Refused: activations other than the reference's elementwise ones
 //!
 //! [`WhisperConfig`] → [`Whisper`] (the trunk) → one struct a head. [`Cache`] serves decoding step by step.
@@ -16,6 +17,8 @@ mod detect;
 mod heads;
 pub(crate) mod keys;
 mod model;
+
+use std::borrow::Cow;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -67,6 +70,7 @@ fn load_class(
     device: &Device,
 ) -> Result<Box<dyn Model>, LoadError> {
     let (config, openai) = configuration(json, checkpoint)?;
+    let checkpoint = &*with_positions(&config, checkpoint);
     match class {
         "WhisperModel" => serve(
             load(
@@ -116,6 +120,7 @@ pub fn open(
 ) -> Result<(WhisperForConditionalGeneration, WhisperConfig), LoadError> {
     salamander_kernels::after_packing(salamander_importers::release);
     let (config, openai) = configuration(json, checkpoint)?;
+    let checkpoint = &*with_positions(&config, checkpoint);
     let tied = openai || tied(&config, checkpoint)?;
     let module = WhisperForConditionalGeneration::new(&config, tied, device)?;
     let name = "WhisperForConditionalGeneration";
@@ -139,6 +144,52 @@ fn configuration(
     };
     config.check_depth(checkpoint.len())?;
     Ok((config, openai))
+}
+
+/// The checkpoint with the encoder's positions, which mlx-examples' Whispers leave out: sinusoids, as `sinusoids` of
+/// openai-whisper computes them.
+fn with_positions<'a>(config: &WhisperConfig, checkpoint: &'a Checkpoint) -> Cow<'a, Checkpoint> {
+    const NAME: &str = "encoder.positional_embedding";
+    /// More numbers than any model has.
+    const MOST: usize = 1 << 24;
+    let (width, positions) = (config.d_model, config.max_source_positions);
+    let layer = checkpoint.get("encoder.conv2.bias");
+    let is_as_wide = layer.is_some_and(|bias| bias.shape == [width]);
+    if !keys::is_openai(checkpoint)
+        || checkpoint.get(NAME).is_some()
+        || !is_as_wide
+        || width < 4
+        || positions.saturating_mul(width) > MOST
+    {
+        return Cow::Borrowed(checkpoint);
+    }
+    let half = width / 2;
+    let step = (10_000_f64.ln() / (half as f64 - 1.0)) as f32;
+    let scales = (0..half).map(|place| f64::from(-step * place as f32).exp() as f32);
+    let scales: Vec<f32> = scales.collect();
+    let mut values = Vec::with_capacity(positions * width);
+    for position in 0..positions {
+        let angles = scales.iter().map(|scale| position as f32 * scale);
+        let angles = angles.map(f64::from);
+        values.extend(angles.clone().map(|angle| angle.sin() as f32));
+        values.extend(angles.map(|angle| angle.cos() as f32));
+    }
+    Cow::Owned(checkpoint.with_computed(NAME, values, vec![positions, half * 2]))
+}
+
+/// Configuration and checkpoint as transformers has them: its fields in place of `dims`, and nothing left out.
+pub(crate) fn hugging_face(
+    json: serde_json::Value,
+    checkpoint: Checkpoint,
+) -> (serde_json::Value, Checkpoint) {
+    let Ok((config, _)) = configuration(&json, &checkpoint) else {
+        return (json, checkpoint);
+    };
+    let checkpoint = with_positions(&config, &checkpoint).into_owned();
+    (
+        WhisperConfig::hugging_face(&json).unwrap_or(json),
+        checkpoint,
+    )
 }
 
 /// Whether the output layer is the token embeddings: the configuration says so, and the checkpoint does
