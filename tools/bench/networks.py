@@ -89,7 +89,7 @@ def open_model(path: Path):
     import transformers
 
     config = json.loads((path / "config.json").read_text())
-    return getattr(transformers, config["architectures"][0]).from_pretrained(path).eval()
+    return getattr(transformers, config["architectures"][0]).from_pretrained(path, dtype="float32").eval()
 
 
 def find_minilm() -> Path:
@@ -130,6 +130,18 @@ def inputs_file(model: Path, field: str, shape: tuple[int, ...]) -> Path:
         if field == "input_features":
             tensors["decoder_input_ids"] = torch.tensor([PROMPT])
         save_file(tensors, path)
+    return path
+
+
+def text_file(work: Path, model: Path, text: str) -> Path:
+    """A file with the tokens of a text."""
+    import torch
+    from safetensors.torch import save_file
+    from tokenizers import Tokenizer
+
+    path = work / f"{model.name}.inputs"
+    ids = Tokenizer.from_file(str(model / "tokenizer.json")).encode(text).ids
+    save_file({"input_ids": torch.tensor([ids])}, path)
     return path
 
 

@@ -36,6 +36,13 @@ class Torch:
         model(**tokenizer(SENTENCE, return_tensors="pt")).last_hidden_state.mean(1)
         show(seconds=opened, answer_seconds=time.perf_counter() - start)
 
+    def start(self) -> None:
+        """Print the class of a text."""
+        from transformers import pipeline
+
+        classify = pipeline("text-classification", str(self.arguments.model), device="cpu")
+        print(classify(self.arguments.text)[0]["label"])
+
     def forward(self) -> None:
         """Run the network on the tensors of a file."""
         model, inputs = self.ready(networks.open_model(self.arguments.model), read(self.arguments.inputs))
@@ -146,6 +153,16 @@ class Onnx:
         request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
         return lambda *arrays: list(request.infer(list(arrays), share_inputs=True).values())
 
+    def start(self) -> None:
+        """Print the class of a text."""
+        import numpy as np
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(self.arguments.model / "tokenizer.json"))
+        (network,) = self.networks
+        (logits,) = network(np.array([tokenizer.encode(self.arguments.text).ids]))
+        print(json.loads((self.arguments.model / "config.json").read_text())["id2label"][str(logits.argmax())])
+
     def forward(self) -> None:
         """Run the network on the tensor of a file."""
         import torch
@@ -222,8 +239,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--tokens", type=int, default=networks.TOKENS)
     parser.add_argument("--onnx", action="append", default=[])
-    for option, kind in (("model", Path), ("file", Path), ("out", Path), ("inputs", Path), ("output", str)):
-        parser.add_argument(f"--{option}", type=kind)
+    for option in ("model", "file", "out", "inputs"):
+        parser.add_argument(f"--{option}", type=Path)
+    for option in ("output", "text"):
+        parser.add_argument(f"--{option}")
     arguments = parser.parse_args()
     side = Onnx if arguments.framework in ("onnxruntime", "openvino") else Torch
     getattr(side(arguments), arguments.part)()

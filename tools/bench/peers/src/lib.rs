@@ -9,7 +9,8 @@ use std::time::Instant;
 use clap::{Parser, ValueEnum};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokenizers::Tokenizer;
 
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 pub type Result<T> = std::result::Result<T, Error>;
@@ -24,10 +25,13 @@ pub struct Arguments {
     pub model: PathBuf,
     /// The inputs, as safetensors
     #[arg(long)]
-    pub inputs: PathBuf,
+    pub inputs: Option<PathBuf>,
     /// Where to write the outputs, as safetensors
     #[arg(long)]
-    pub out: PathBuf,
+    pub out: Option<PathBuf>,
+    /// What `start` classifies
+    #[arg(long, default_value = "")]
+    pub text: String,
     /// The exported network; for `generate` its encoder, its decoder's first step, and its decoder's further ones
     #[arg(long)]
     pub onnx: Vec<PathBuf>,
@@ -50,6 +54,8 @@ pub enum Part {
     Encode,
     /// Whisper's encoder and then its decoder, token by token, always the likeliest
     Generate,
+    /// The class of a text, printed once
+    Start,
 }
 
 /// A tensor of a file, in C order.
@@ -80,11 +86,31 @@ impl Tensor {
 /// Parses the arguments, and reads the inputs.
 pub fn start() -> Result<(Arguments, Tensors)> {
     let arguments = Arguments::parse();
-    let mut inputs = read(&arguments.inputs)?;
-    if arguments.part == Part::Encode {
-        inputs.remove("decoder_input_ids");
+    let mut inputs = match &arguments.inputs {
+        Some(path) => read(path)?,
+        None => Tensors::new(),
+    };
+    match arguments.part {
+        Part::Encode => drop(inputs.remove("decoder_input_ids")),
+        Part::Start => drop(inputs.insert("input_ids".to_owned(), ids(&arguments)?)),
+        Part::Forward | Part::Generate => {}
     }
     Ok((arguments, inputs))
+}
+
+/// The text's tokens.
+fn ids(arguments: &Arguments) -> Result<Tensor> {
+    let tokenizer = Tokenizer::from_file(arguments.model.join("tokenizer.json"))?;
+    let encoding = tokenizer.encode(&arguments.text[..], true)?;
+    let ids: Vec<_> = encoding.get_ids().iter().map(|id| i64::from(*id)).collect();
+    Ok(Tensor::Ids(vec![1, ids.len()], ids))
+}
+
+/// Prints what the likeliest class is called.
+pub fn print_class(arguments: &Arguments, logits: &[f32]) -> Result<()> {
+    let config: Value = serde_json::from_slice(&fs::read(arguments.model.join("config.json"))?)?;
+    println!("{}", config["id2label"][likeliest(logits).to_string()]);
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Tensors> {
@@ -129,13 +155,17 @@ impl Tensor {
     }
 }
 
-/// Runs `work` once for warming up and writes what `tensors` makes of it, then runs it once a line.
+/// Runs `work` once for warming up, writes what `tensors` makes of it, then runs it once a line.
 pub fn measure<T>(
     arguments: &Arguments,
     mut work: impl FnMut() -> Result<T>,
     tensors: impl FnOnce(T) -> Result<Tensors>,
 ) -> Result<()> {
-    write(&arguments.out, &tensors(work()?)?)?;
+    let outputs = tensors(work()?)?;
+    if let Some(path) = &arguments.out {
+        write(path, &outputs)?;
+    }
+    drop(outputs);
     for line in stdin().lines() {
         line?;
         let start = Instant::now();

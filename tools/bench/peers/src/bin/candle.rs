@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use candle_core::{D, DType, Device, Module};
+use candle_core::{D, DType, Device, IndexOp, Module};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{bert, resnet, vit, whisper};
-use salamander_bench_peers::{Arguments, Part, Result, Tensor, Tensors, found, measure};
+use salamander_bench_peers::{Arguments, Part, Result, Tensor, Tensors, found, measure, print_class};
 use serde_json::Value;
 
 fn main() -> Result<()> {
@@ -16,6 +16,7 @@ fn main() -> Result<()> {
     // SAFETY: nothing changes the file meanwhile.
     let weights = unsafe { VarBuilder::from_mmaped_safetensors(&[file], DType::F32, &Device::Cpu)? };
     match config["model_type"].as_str().unwrap_or_default() {
+        "bert" if arguments.part == Part::Start => classify(&arguments, &inputs, config, weights),
         "bert" => {
             let model = bert::BertModel::load(weights, &serde_json::from_value(config)?)?;
             let ids = tensor(&inputs["input_ids"])?;
@@ -43,6 +44,25 @@ fn main() -> Result<()> {
         "whisper" => run_whisper(&arguments, &inputs, config, weights),
         other => Err(format!("candle-transformers has no {other}").into()),
     }
+}
+
+/// candle-transformers' BERT has no head for classes.
+fn classify(
+    arguments: &Arguments,
+    inputs: &Tensors,
+    config: Value,
+    weights: VarBuilder<'_>,
+) -> Result<()> {
+    let config: bert::Config = serde_json::from_value(config)?;
+    let width = config.hidden_size;
+    let model = bert::BertModel::load(weights.pp("bert"), &config)?;
+    let pooler = candle_nn::linear(width, width, weights.pp("bert.pooler.dense"))?;
+    let classifier = candle_nn::linear(width, 2, weights.pp("classifier"))?;
+    let ids = tensor(&inputs["input_ids"])?;
+    let hidden = model.forward(&ids, &ids.zeros_like()?, None)?;
+    let pooled = pooler.forward(&hidden.i((.., 0))?)?.tanh()?;
+    let logits = classifier.forward(&pooled)?.flatten_all()?.to_vec1()?;
+    print_class(arguments, &logits)
 }
 
 /// The reference's name of a tensor that torchvision and candle call `name`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueOrView};
 use rten_tensor::prelude::*;
 use rten_tensor::{NdTensor, TensorView};
-use salamander_bench_peers::{Arguments, Part, Result, Tensor, Tensors, found, likeliest, measure};
+use salamander_bench_peers::{Arguments, Part, Result, Tensor, Tensors, found, likeliest, measure, print_class};
 
 fn main() -> Result<()> {
     let (arguments, inputs) = salamander_bench_peers::start()?;
@@ -17,6 +17,11 @@ fn main() -> Result<()> {
             generate(&arguments, &inputs, encoder, first, step)
         }
         (Part::Forward | Part::Encode, [network]) => forward(&arguments, &inputs, network),
+        (Part::Start, [network]) => {
+            let outputs = network.run([("input_ids", value(&inputs["input_ids"]).into())])?;
+            let logits: TensorView<f32> = outputs.first().ok_or("no output")?.try_into()?;
+            print_class(&arguments, &logits.to_vec())
+        }
         _ => Err("--onnx: three networks for `generate`, one for the others".into()),
     }
 }

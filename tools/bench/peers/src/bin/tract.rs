@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use salamander_bench_peers::{Arguments, Part, Result, Tensor, Tensors, found, likeliest, measure};
+use salamander_bench_peers::{Arguments, Part, Result, Tensor, Tensors, found, likeliest, measure, print_class};
 use tract_linalg::multithread::{Executor, set_default_executor};
 use tract_onnx::prelude::{self as tract, Framework, InferenceModelExt, TVec, TValue, TypedRunnableModel};
 
@@ -21,6 +21,11 @@ fn main() -> Result<()> {
             generate(&arguments, &inputs, encoder, first, step)
         }
         (Part::Forward | Part::Encode, [network]) => forward(&arguments, &inputs, network),
+        (Part::Start, [network]) => {
+            let outputs = network.run(TVec::from_iter([value(&inputs["input_ids"])?]))?;
+            let logits = outputs.first().ok_or("no output")?;
+            print_class(&arguments, logits.try_as_plain_ram()?.as_slice()?)
+        }
         _ => Err("--onnx: three networks for `generate`, one for the others".into()),
     }
 }
@@ -59,7 +64,7 @@ fn generate(
         loop {
             let logits = outputs.remove(0);
             let width = logits.shape()[2];
-            let logits = logits.try_as_plain()?.as_slice::<f32>()?;
+            let logits = logits.try_as_plain_ram()?.as_slice::<f32>()?;
             let token = likeliest(&logits[logits.len() - width..]);
             tokens.push(token);
             if tokens.len() == arguments.tokens {
