@@ -233,7 +233,10 @@ def export_decoder(model: Path, first: Path, step: Path) -> None:
 
     decoder = First().eval()
     config = decoder.model.config
-    names = lambda part: [f"{part}.{i}.{kind}" for i in range(config.decoder_layers) for kind in ("key", "value")]  # noqa: E731
+
+    def names(part: str) -> list[str]:
+        return [f"{part}.{layer}.{kind}" for layer in range(config.decoder_layers) for kind in ("key", "value")]
+
     options = dict(dynamo=True, verbose=False)
     with torch.no_grad():
         given = (torch.tensor([PROMPT]), torch.randn(1, config.max_source_positions, config.d_model))

@@ -14,15 +14,17 @@ HEAD = """# Benchmarks
 
 `python tools/bench/run.py --write docs/benchmarks.md` measures and writes this.
 
-Every side is a process of its own with the same weights, inputs and number of threads. They take turns: in each turn a
-side runs once unmeasured, so that it finds its caches as it left them, and then twice. The figures are medians; less is
-better. Memory is the most that a side's process had resident, with what it needed for loading or compiling. The last
-column is ours over the best peer's; an empty cell is what a peer does not run. Weights are random but for MiniLM's.
+Every side is a process of its own with the same weights, inputs and number of threads, and all must agree on the
+outputs. They take turns: in each turn a side runs once unmeasured, so that it finds its caches as it left them, and
+then twice. The figures are medians; less is better. Memory is the most that a side's process had resident, with what
+it took to load or compile. The last column is ours over the best peer's; an empty cell is what a peer cannot run.
+Weights are random but for MiniLM's.
 
-PyTorch is eager; compiled means `torch.compile` with frozen weights. ONNX Runtime, OpenVINO, tract and rten run exports
-to ONNX of one shape, and for tokens two of Whisper's decoder with its keys and values as inputs. candle runs
-candle-transformers. What is compared in bf16 and int8 is set up by one switch: autocasting is not, nor is calibration;
-int8 is ONNX Runtime's dynamic quantization, whose exports rten runs too.
+PyTorch runs eagerly; "compiled" is its `torch.compile` with weights frozen. ONNX Runtime, OpenVINO, tract and rten run
+exports to ONNX for one shape, and for tokens two of Whisper's decoder with its keys and values as inputs. candle is
+candle-transformers; its Whisper decodes all tokens again at every step. In bf16, PyTorch's model is converted, and
+OpenVINO told to compute so. In int8, ONNX Runtime quantizes dynamically, and rten runs the same export. There tokens
+are not compared: where two are about as likely, rounding decides.
 """
 PACKAGES = ("torch", "transformers", "sentence-transformers", "onnxruntime", "openvino")
 THREADS = {1: "one thread", 2: "two threads"}
