@@ -16,10 +16,13 @@ use std::io::{Write, stdin, stdout};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use burn::module::Param;
+use burn::nn::Linear;
 use burn::tensor::{Int, Tensor, TensorData};
 use clap::{Args, Parser, Subcommand};
 use salamander::importers::{Checkpoint, Dtype, safetensors};
-use salamander::models::{Inputs, whisper};
+use salamander::models::blocks::{self, Activation};
+use salamander::models::{Inputs, awake, whisper};
 use salamander::tasks::TextEmbedding;
 use salamander::{Device, Network};
 use serde_json::{Value, json};
@@ -75,6 +78,17 @@ enum Work {
         #[command(flatten)]
         common: Common,
     },
+    /// Runs a linear layer in f32 on the `input`, `weight` and `bias` of a file
+    Linear {
+        /// These, as safetensors
+        #[arg(long)]
+        inputs: PathBuf,
+        /// How often a run is to do so
+        #[arg(long, default_value_t = 20)]
+        times: usize,
+        #[command(flatten)]
+        runs: Runs,
+    },
     /// Embeds the lines of a file
     Sentences {
         /// A text file
@@ -90,6 +104,12 @@ struct Common {
     /// A model directory
     #[arg(long)]
     model: PathBuf,
+    #[command(flatten)]
+    runs: Runs,
+}
+
+#[derive(Args)]
+struct Runs {
     /// How many runs to measure; by default one for each line of standard input
     #[arg(long)]
     runs: Option<usize>,
@@ -116,14 +136,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(Work::Forward { inputs, common }) => {
             let network = Network::open(&common.model, None, &device)?;
             let inputs = tensors(&inputs)?;
-            measure(&common, || {
+            measure(&common.runs, || {
                 let inputs = inputs.clone().into_iter().collect::<Inputs>();
                 Ok(network.forward(inputs)?)
             })
         }
         Some(Work::Encode { inputs, common }) => {
             let (model, features, _) = open_whisper(&common.model, &inputs, &device)?;
-            measure(&common, || {
+            measure(&common.runs, || {
                 let encoded = model.trunk().encode(features.clone()).into_data();
                 Ok(Outputs::from([("last_hidden_state".to_owned(), encoded)]))
             })
@@ -134,7 +154,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             common,
         }) => {
             let (model, features, prompt) = open_whisper(&common.model, &inputs, &device)?;
-            measure(&common, || {
+            measure(&common.runs, || {
                 let encoded = model.trunk().encode(features.clone());
                 let mut cache = model.trunk().cache(encoded, 1, 448);
                 let mut ids: Tensor<2, Int> = Tensor::from_data(prompt.clone(), device.burn());
@@ -149,17 +169,21 @@ fn main() -> Result<(), Box<dyn Error>> {
                 Ok(Outputs::from([("tokens".to_owned(), found)]))
             })
         }
+        Some(Work::Linear {
+            inputs,
+            times,
+            runs,
+        }) => linear(&inputs, times, &runs, &device),
         Some(Work::Sentences { file, common }) => sentences(&file, &common, &device),
         None => {
             let network = Network::open(SHIPPED, None, &device)?;
             let ids: Vec<i64> = (0..128).map(|i| i * 7919 % 1000).collect();
             let ids = TensorData::new(ids, [1, 128]);
-            let common = Common {
-                model: SHIPPED.into(),
+            let runs = Runs {
                 runs: Some(5),
                 out: None,
             };
-            measure(&common, || {
+            measure(&runs, || {
                 Ok(network.forward(Inputs::new().with("input_ids", ids.clone()))?)
             })
         }
@@ -208,7 +232,7 @@ fn sentences(file: &Path, common: &Common, device: &Device) -> Result<(), Box<dy
     let embedding = TextEmbedding::open(&common.model, device)?;
     let text = fs::read_to_string(file)?;
     let lines: Vec<&str> = text.lines().collect();
-    measure(common, || {
+    measure(&common.runs, || {
         let vectors = embedding.run_batch(&lines)?;
         let shape = [vectors.len(), vectors.first().map_or(0, Vec::len)];
         let vectors = TensorData::new(vectors.concat(), shape);
@@ -216,14 +240,40 @@ fn sentences(file: &Path, common: &Common, device: &Device) -> Result<(), Box<dy
     })
 }
 
+fn linear(
+    inputs: &Path,
+    times: usize,
+    runs: &Runs,
+    device: &Device,
+) -> Result<(), Box<dyn Error>> {
+    let mut tensors = tensors(inputs)?;
+    let mut take = |name: &str| tensors.remove(name).ok_or(format!("no {name}"));
+    let weight: Tensor<2> = Tensor::from_data(take("weight")?, device.burn());
+    let bias: Tensor<1> = Tensor::from_data(take("bias")?, device.burn());
+    let input: Tensor<2> = Tensor::from_data(take("input")?, device.burn());
+    let layer = Linear {
+        // Read by its strides, as PyTorch's weights are.
+        weight: Param::from_tensor(weight.transpose()),
+        bias: Some(Param::from_tensor(bias)),
+    };
+    let once = || blocks::linear(&layer, input.clone(), None, Activation::Linear);
+    measure(runs, || {
+        let output = awake(|| {
+            (1..times).for_each(|_| drop(once()));
+            once().into_data()
+        });
+        Ok(Outputs::from([("output".to_owned(), output)]))
+    })
+}
+
 /// Runs `work` once for warming up, writes its outputs if that is asked for, then runs it as often as
-/// `common` says, with a line each.
+/// `runs` says, with a line each.
 fn measure(
-    common: &Common,
+    runs: &Runs,
     work: impl Fn() -> Result<Outputs, Box<dyn Error>>,
 ) -> Result<(), Box<dyn Error>> {
     let outputs = work()?;
-    if let Some(path) = &common.out {
+    if let Some(path) = &runs.out {
         safetensors::write(path, &outputs, BTreeMap::new())?;
     }
     drop(outputs);
@@ -234,7 +284,7 @@ fn measure(
         drop(outputs);
         print(json!({"seconds": seconds, "peak_bytes": peak_bytes()}))
     };
-    match common.runs {
+    match runs.runs {
         Some(runs) => (0..runs).try_for_each(|_| once()),
         None => stdin().lines().try_for_each(|line| {
             line?;
