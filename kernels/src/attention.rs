@@ -199,6 +199,7 @@ impl Kernel for Head<'_> {
                 0
             },
             self.tile * row,
+            if self.work.mask.is_some() { row } else { 0 },
         ];
         let needed: usize = sizes.iter().sum();
         if self.scratch.len() < needed {
@@ -214,6 +215,11 @@ impl Kernel for Head<'_> {
             let packed_keys = self.scratch.as_mut_ptr();
             let packed_values = packed_keys.add(sizes[0]);
             let scores = packed_values.add(sizes[1]);
+            let mut allowed = std::ptr::null_mut();
+            if let Some(mask) = self.work.mask {
+                allowed = scores.add(sizes[2]);
+                self.hide(mask, self.first, allowed);
+            }
             if !few {
                 for first in (0..keys).step_by(panel) {
                     let to = packed_keys.add(first * width);
@@ -284,8 +290,12 @@ impl Kernel for Head<'_> {
                 }
                 let mut factors = [0.0; 16];
                 for at in 0..rows {
-                    let scores = scores.add(at * row);
-                    factors[at] = self.weigh::<V>(scores, first + at, seen);
+                    let (scores, query) = (scores.add(at * row), first + at);
+                    // It is mostly the same for all queries.
+                    if let Some(mask) = self.work.mask.filter(|mask| mask.strides[2] != 0) {
+                        self.hide(mask, query, allowed);
+                    }
+                    factors[at] = self.weigh::<V>(scores, allowed, query, seen);
                 }
                 let to = (self.batch * queries + first) * heads + self.head;
                 let to = self.out.add(to * value_width);
@@ -332,9 +342,16 @@ impl Kernel for Head<'_> {
 }
 
 impl Head<'_> {
-    /// Turns a query's scores for `seen` keys into `e^(score - greatest)`; gives what makes their sum 1.
+    /// Turns a query's scores for `seen` keys into `e^(score - greatest)`; gives what makes their sum 1. `allowed` is
+    /// null without a mask.
     #[inline(always)]
-    unsafe fn weigh<V: Vector>(&self, scores: *mut f32, query: usize, seen: usize) -> f32 {
+    unsafe fn weigh<V: Vector>(
+        &self,
+        scores: *mut f32,
+        allowed: *const f32,
+        query: usize,
+        seen: usize,
+    ) -> f32 {
         let Attention {
             queries,
             keys,
@@ -347,77 +364,74 @@ impl Head<'_> {
         } else {
             keys
         };
-        // SAFETY: the caller's.
+        // SAFETY: the caller's; a row of scores and one of the mask are some panels, so that their last vectors are
+        // whole.
         unsafe {
-            let mut at = 0;
-            let factor = V::splat(scale);
-            let mut greatest = V::splat(f32::NEG_INFINITY);
-            let plain = self.work.mask.is_none() && self.work.bias.is_none();
-            while at < own {
-                let count = (own - at).min(V::LANES);
-                let score = V::load_some(scores.add(at), count).mul(factor);
-                score.store_some(scores.add(at), count);
-                if plain && count == V::LANES {
-                    greatest = greatest.max(score);
+            let nothing = V::splat(f32::NEG_INFINITY);
+            if let Some(bias) = self.work.bias {
+                let place = [self.batch, self.head, query, 0];
+                let start: usize = place.iter().zip(bias.strides).map(|(a, b)| a * b).sum();
+                let step = bias.strides[3];
+                for at in 0..own {
+                    let bias = *bias.data.as_ptr().add(start + at * step);
+                    *scores.add(at) = *scores.add(at) * scale + bias;
                 }
+            }
+            let factor = V::splat(if self.work.bias.is_some() { 1.0 } else { scale });
+            let mut greatest = nothing;
+            let mut at = 0;
+            while at < own {
+                let mut score = V::load(scores.add(at)).mul(factor);
+                if !allowed.is_null() {
+                    score = score.min(V::load(allowed.add(at)));
+                }
+                score.store(scores.add(at));
+                let count = own - at;
+                if count < V::LANES {
+                    nothing.store_some(scores.add(own), V::LANES - count);
+                    score = V::load(scores.add(at));
+                }
+                greatest = greatest.max(score);
                 at += V::LANES;
             }
-            let mut most = f32::NEG_INFINITY;
-            if plain {
-                most = greatest.greatest();
-                for at in own / V::LANES * V::LANES..own {
-                    most = most.max(*scores.add(at));
-                }
-            } else {
-                let place = [self.batch, self.head, query, 0];
-                if let Some(mask) = self.work.mask {
-                    let start: usize = place.iter().zip(mask.strides).map(|(a, b)| a * b).sum();
-                    for at in 0..own {
-                        if *mask.data.as_ptr().add(start + at * mask.strides[3]) != 0 {
-                            *scores.add(at) = f32::NEG_INFINITY;
-                        }
-                    }
-                }
-                if let Some(bias) = self.work.bias {
-                    let start: usize = place.iter().zip(bias.strides).map(|(a, b)| a * b).sum();
-                    for at in 0..own {
-                        *scores.add(at) += *bias.data.as_ptr().add(start + at * bias.strides[3]);
-                    }
-                }
-                for at in 0..own {
-                    most = most.max(*scores.add(at));
-                }
-            }
-            for at in own..seen {
-                *scores.add(at) = 0.0;
-            }
+            let most = greatest.greatest();
             if most == f32::NEG_INFINITY {
-                for at in 0..own {
+                for at in 0..seen {
                     *scores.add(at) = 0.0;
                 }
                 return 0.0;
             }
             let most = V::splat(most);
             let mut sum = V::splat(0.0);
-            let mut total = 0.0;
             let mut at = 0;
             while at < own {
-                let count = (own - at).min(V::LANES);
-                let score = V::load_some(scores.add(at), count).sub(most);
                 // Below all that `exp` can give is nothing, as a masked key is.
-                let weight = exp(score);
-                if count == V::LANES {
-                    sum = sum.add(weight);
-                    weight.store(scores.add(at));
-                } else {
-                    weight.store_some(scores.add(at), count);
-                    for rest in at..own {
-                        total += *scores.add(rest);
-                    }
-                }
+                let weight = exp(V::load(scores.add(at)).sub(most));
+                sum = sum.add(weight);
+                weight.store(scores.add(at));
                 at += V::LANES;
             }
-            1.0 / (total + sum.sum())
+            for at in own..seen {
+                *scores.add(at) = 0.0;
+            }
+            1.0 / sum.sum()
+        }
+    }
+
+    /// Writes what a query's scores may be at most: nothing where the mask hides a key.
+    unsafe fn hide(&self, mask: Grid<'_, u8>, query: usize, allowed: *mut f32) {
+        let place = [self.batch, self.head, query, 0];
+        let start: usize = place.iter().zip(mask.strides).map(|(a, b)| a * b).sum();
+        for at in 0..self.work.keys {
+            // SAFETY: `attend` has checked the mask's reach; there is room for all keys.
+            unsafe {
+                let hidden = *mask.data.as_ptr().add(start + at * mask.strides[3]) != 0;
+                *allowed.add(at) = if hidden {
+                    f32::NEG_INFINITY
+                } else {
+                    f32::INFINITY
+                };
+            }
         }
     }
 }

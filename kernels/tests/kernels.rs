@@ -35,6 +35,11 @@ impl Random {
     }
 }
 
+/// Miri, which looks at every access, takes a thousand times as long.
+fn rounds(count: usize) -> usize {
+    if cfg!(miri) { count / 20 } else { count }
+}
+
 /// As `activate` should be.
 fn exact(activation: Activation, x: f64) -> f64 {
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
@@ -119,7 +124,7 @@ fn activations() {
 #[test]
 fn products() {
     let mut random = Random(1);
-    for round in 0..120 {
+    for round in 0..rounds(120) {
         let most = if round % 8 == 0 { 300 } else { 40 };
         let shape = [random.below(most), random.below(most), random.below(most)];
         let [m, k, n] = shape;
@@ -171,7 +176,7 @@ fn products() {
 #[test]
 fn norms() {
     let mut random = Random(2);
-    for _ in 0..40 {
+    for _ in 0..rounds(40) {
         let (count, width) = (random.below(20), 1 + random.below(200));
         let rows: Vec<f32> = random
             .floats(count * width)
@@ -229,7 +234,7 @@ fn norms() {
 #[test]
 fn attentions() {
     let mut random = Random(3);
-    for round in 0..60 {
+    for round in 0..rounds(60) {
         let most = if round % 10 == 0 { 150 } else { 30 };
         let (batch, heads) = (1 + random.below(2), 1 + random.below(3));
         let (queries, keys) = (random.below(most), random.below(most));
@@ -352,7 +357,7 @@ fn naive(work: &Attention<'_>) -> Vec<f64> {
 #[test]
 fn convolutions() {
     let mut random = Random(4);
-    for round in 0..200 {
+    for round in 0..rounds(200) {
         let groups = [1, 1, 1, 2, 3][random.below(5)];
         let most = if round % 5 == 0 { 200 } else { 12 };
         let channels = [
@@ -380,7 +385,7 @@ fn convolutions() {
 #[test]
 fn convolutions_of_three_by_three() {
     let mut random = Random(11);
-    for round in 0..24 {
+    for round in 0..rounds(24) {
         let channels = [0; 2].map(|_: usize| 16 * (2 + random.below(5)));
         // Of the last, weights are so many that each thread reads a part of them.
         let channels = if round < 22 { channels } else { [272, 256] };
@@ -499,7 +504,7 @@ fn naive_convolution(
 #[test]
 fn pools() {
     let mut random = Random(5);
-    for _ in 0..100 {
+    for _ in 0..rounds(100) {
         let mut pick =
             |least: usize, most: usize| [least + random.below(most), least + random.below(most)];
         let window = Window {
@@ -550,7 +555,7 @@ fn pools() {
 #[test]
 fn narrow_products() {
     let mut random = Random(11);
-    for round in 0..120 {
+    for round in 0..rounds(120) {
         let most = if round % 8 == 0 { 300 } else { 70 };
         let [m, k, n] = [random.below(most), random.below(most), random.below(most)];
         // Whole numbers of few bits lose nothing in bf16.
@@ -630,7 +635,7 @@ fn narrow_products() {
 #[test]
 fn narrow_convolutions() {
     let mut random = Random(13);
-    for round in 0..60 {
+    for round in 0..rounds(60) {
         let most = if round % 5 == 0 { 90 } else { 12 };
         let shape = Shape {
             batch: 1 + random.below(3),
