@@ -165,7 +165,10 @@ fn directories_and_files_that_are_not_there_are_named() {
         ("/no/such/directory", "no such directory"),
         ("no-such-directory", "no such directory"),
         ("", "no such directory"),
-        (env!("CARGO_MANIFEST_PATH"), "not a valid"),
+        (
+            env!("CARGO_MANIFEST_PATH"),
+            "neither its first bytes nor its name",
+        ),
         (
             concat!(env!("CARGO_MANIFEST_DIR"), "/src"),
             "no weights in this directory",

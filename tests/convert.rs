@@ -600,6 +600,18 @@ fn a_bert_in_a_tensorflow_checkpoint_has_googles_names_and_layouts() {
 }
 
 #[test]
+fn a_bert_in_gguf_without_a_vocabulary_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, back) = (folder.path().join("m.gguf"), folder.path().join("back"));
+    let case = fixture("bert/model");
+    let done = quiet(ConvertOptions::default(), &case, &file);
+    assert_eq!(done.renamed, Some("bert"));
+    quiet(ConvertOptions::default(), &file, &back);
+    assert!(!back.join("tokenizer.json").exists());
+    assert!(outputs(&case, &back) == outputs(&case, &case));
+}
+
+#[test]
 fn weights_without_a_configuration_are_converted_as_what_they_show() {
     let folder = tempfile::tempdir().unwrap();
     let alone = |case: &str| {

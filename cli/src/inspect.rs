@@ -75,7 +75,7 @@ fn print(out: &mut dyn Write, found: &Inspection) -> Result<(), Failure> {
         writeln!(out, "\nconfiguration")?;
         let fields = config
             .iter()
-            .map(|(name, value)| row(&format!("  {name}"), value.to_string()));
+            .map(|(name, value)| row(&format!("  {name}"), clipped(&value.to_string())));
         table(out, &fields.collect::<Vec<_>>())?;
     }
     if let Some(detected) = &found.detected {
@@ -116,7 +116,8 @@ fn thousands(number: u64) -> String {
     text
 }
 
-/// A text of the file on one line: a vocabulary is metadata too, and so is whatever moves the cursor.
+/// A text of the file on one line: a vocabulary is metadata too, as are a thousand classes, and so is whatever moves
+/// the cursor.
 fn clipped(text: &str) -> String {
     const MOST: usize = 200;
     let plain = |letter: char| if letter.is_control() { ' ' } else { letter };

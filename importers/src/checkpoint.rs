@@ -388,6 +388,8 @@ pub struct Placement {
     pub source: Source,
     /// What it is a parameter of.
     pub layer: Layer,
+    /// How the tensor's axes lie, which of a convolution's weight the module may show first.
+    pub layout: Layout,
 }
 
 /// The layers whose parameters other frameworks name or lay out in their own way.

@@ -259,6 +259,7 @@ fn placements(parameters: &[Parameter], plan: &Plan) -> Vec<Placement> {
         Some(Placement {
             parameter: format!("{parent}{leaf}"),
             source: fill.source.clone(),
+            layout: fill.entry.layout,
             layer: match parameter.role {
                 _ if parameter.norm => Layer::Norm,
                 Role::Linear => Layer::Linear,

@@ -252,7 +252,7 @@ fn a_ggml_tensor_may_have_no_dimension() {
     assert_eq!(same(&checkpoint, &fixtures("ggml/silero.safetensors")), 2);
     assert_eq!(checkpoint.metadata["ggml.model"], "silero-vad");
     let bias = checkpoint.get("_model.decoder.decoder.2.bias").unwrap();
-    assert_eq!((&bias.shape[..], bias.elements()), (&[][..], 1));
+    assert!(bias.shape.is_empty() && bias.elements() == 1);
 }
 
 #[test]

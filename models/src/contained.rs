@@ -43,12 +43,8 @@ pub fn contained_files(checkpoint: &Checkpoint) -> Result<Option<Files>, ConfigE
 /// # Errors
 /// The vocabulary is of a kind that is not supported.
 pub fn contained_tokenizer(checkpoint: &Checkpoint) -> Result<Option<Vec<u8>>, ConfigError> {
-    let metadata = Metadata::of(checkpoint);
-    if metadata.text(MODEL).is_none() {
-        return Ok(None);
-    }
-    let (tokenizer, _) = tokenizer(&metadata)?;
-    Ok(Some(tokenizer.to_string().into_bytes()))
+    let found = tokenizer(&Metadata::of(checkpoint))?;
+    Ok(found.map(|(tokenizer, _)| tokenizer.to_string().into_bytes()))
 }
 
 /// The kind of a vocabulary, in GGUF.
@@ -60,9 +56,12 @@ const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
-/// The `tokenizer.json` and the `tokenizer_config.json` of GGUF's metadata.
-pub(crate) fn tokenizer(metadata: &Metadata) -> Result<(Value, Value), ConfigError> {
-    match metadata.text(MODEL).unwrap_or_default() {
+/// The `tokenizer.json` and the `tokenizer_config.json` of GGUF's metadata, if it has a vocabulary.
+pub(crate) fn tokenizer(metadata: &Metadata) -> Result<Option<(Value, Value)>, ConfigError> {
+    let Some(model) = metadata.text(MODEL) else {
+        return Ok(None);
+    };
+    let made = match model {
         "bert" => bert_tokenizer(metadata),
         "gpt2" => gpt2_tokenizer(metadata),
         "t5" => t5_tokenizer(metadata),
@@ -72,7 +71,8 @@ pub(crate) fn tokenizer(metadata: &Metadata) -> Result<(Value, Value), ConfigErr
             );
             Err(ConfigError::within(PLACE, MODEL, reason))
         }
-    }
+    };
+    made.map(Some)
 }
 
 /// The token that a key names by its id, or else the one that is usually called so.

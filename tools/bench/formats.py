@@ -230,8 +230,8 @@ def tables(found: dict) -> list[str]:
         lines.append("")
     if rows := found.get("memory"):
         limit = (LARGEST + 100 * MEGABYTE) / MEGABYTE
-        lines += [f"The largest tensor and 100 MB are {limit:.1f} MB, which no conversion may exceed. Times include reading back.",
-                  "", "| conversion | peak memory | time |", "|---|---:|---:|"]  # fmt: skip
+        lines += [f"The largest tensor and 100 MB are {limit:.1f} MB, which no conversion may exceed but where a text is compressed,",
+                  "which stays in memory. Times include reading back.", "", "| conversion | peak memory | time |", "|---|---:|---:|"]  # fmt: skip
         for name, used in rows.items():
             lines.append(f"| {name} | {used['bytes'] / MEGABYTE:.1f} MB | {used['seconds']:.1f} s |")
         lines.append("")

@@ -39,9 +39,7 @@ pub(super) fn renamed(
             return false;
         }
         let sources = map.sources(&placement.parameter);
-        let entry = model.checkpoint.get(&placement.source.key);
-        let ordered = entry.is_none_or(|entry| entry.layout == Layout::OutIn);
-        ordered && sources.contains(&placement.source)
+        placement.layout == Layout::OutIn && sources.contains(&placement.source)
     };
     if placements.iter().all(is_so) {
         return None;
@@ -191,8 +189,10 @@ fn named(
                 left_out.push(key.to_owned());
                 continue;
             }
+            let mut entry = entry.clone();
+            entry.layout = placement.layout;
             let part = match placement.source.rows {
-                None => Some(entry.clone()),
+                None => Some(entry),
                 Some(rows) => entry.block(rows),
             };
             let (name, part) = in_library(wanted, &name, placement.layer, &part?);

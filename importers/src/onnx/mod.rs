@@ -187,8 +187,9 @@ impl<'a> Collector<'a, '_> {
                 continue;
             }
             let position = Position::find(graph, tensor.name);
-            // Shapes and the like are no weights, but a constant that a layer takes is.
-            if position.is_none() && !tensor.kind.is_float() && !is_path(tensor.name) {
+            // Shapes and the like are no weights, but a constant that a layer takes is, and one that was quantized.
+            let is_float = tensor.kind.is_float() || quantized.is_some();
+            if position.is_none() && !is_float && !is_path(tensor.name) {
                 continue;
             }
             let (name, generated) = self.name(tensor.name, position.as_ref());

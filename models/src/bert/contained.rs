@@ -69,9 +69,10 @@ pub(crate) fn contained(
         pooling[mode] = Value::from(true);
         files.push(("1_Pooling/config.json", pooling));
     }
-    let (tokenizer, mut settings) = tokenizer(metadata)?;
-    settings["model_max_length"] = Value::from(size("bert.context_length")?);
-    files.push(("tokenizer.json", tokenizer));
-    files.push(("tokenizer_config.json", settings));
+    if let Some((tokenizer, mut settings)) = tokenizer(metadata)? {
+        settings["model_max_length"] = Value::from(size("bert.context_length")?);
+        files.push(("tokenizer.json", tokenizer));
+        files.push(("tokenizer_config.json", settings));
+    }
     Ok(files)
 }
