@@ -240,12 +240,7 @@ fn sentences(file: &Path, common: &Common, device: &Device) -> Result<(), Box<dy
     })
 }
 
-fn linear(
-    inputs: &Path,
-    times: usize,
-    runs: &Runs,
-    device: &Device,
-) -> Result<(), Box<dyn Error>> {
+fn linear(inputs: &Path, times: usize, runs: &Runs, device: &Device) -> Result<(), Box<dyn Error>> {
     let mut tensors = tensors(inputs)?;
     let mut take = |name: &str| tensors.remove(name).ok_or(format!("no {name}"));
     let weight: Tensor<2> = Tensor::from_data(take("weight")?, device.burn());
