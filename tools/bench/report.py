@@ -7,6 +7,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import textwrap
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,14 +20,23 @@ outputs. They take turns: in each turn a side runs once unmeasured, so that it f
 then twice. The figures are medians; less is better. Memory is the most that a side's process had resident, with what
 it took to load or compile. The last column is ours over the best peer's; an empty cell is what a peer cannot run.
 Weights are random but for MiniLM's.
-
-PyTorch runs eagerly; "compiled" is its `torch.compile` with weights frozen. ONNX Runtime, OpenVINO, tract and rten run
-exports to ONNX for one shape, and for tokens two of Whisper's decoder with its keys and values as inputs. candle is
-candle-transformers; its Whisper decodes all tokens again at every step. In bf16, PyTorch's model is converted, and
-OpenVINO told to compute so. In int8, ONNX Runtime quantizes dynamically, and rten runs the same export. There tokens
-are not compared: where two are about as likely, rounding decides.
 """
+# What is to be said of a peer that has been measured.
+NOTES = {
+    "PyTorch": "PyTorch runs eagerly; in bf16 its model is converted.",
+    "compiled": '"compiled" is PyTorch\'s `torch.compile` with weights frozen.',
+    "ONNX Runtime": "ONNX Runtime runs an export for one shape, in int8 with its dynamic quantization.",
+    "OpenVINO": "OpenVINO runs the same export in f32, and is told when to compute in bf16.",
+    "tract": "tract runs that export too.",
+    "rten": "rten runs that export too, in int8 ONNX Runtime's quantized one.",
+    "candle": "candle is candle-transformers, whose Whisper decodes all tokens again at every step.",
+}
+TOKENS_NOTE = (
+    "For tokens, exports are of Whisper's encoder and decoder with its keys and values as inputs. In bf16 and int8 "
+    "tokens are not compared: where two are about as likely, rounding decides."
+)
 PACKAGES = ("torch", "transformers", "sentence-transformers", "onnxruntime", "openvino")
+IN_RUST = ("candle", "rten", "tract")
 THREADS = {1: "one thread", 2: "two threads"}
 TITLES = {"networks": "", "memory": "Memory", "start": "Opening and starting", "linear": "Linear layers"}
 
@@ -68,7 +78,10 @@ class Report:
 
     def markdown(self, works: list[str]) -> str:
         """All tables, their rows in the order of `works`."""
-        text = [HEAD, ", ".join(f"{name} {value}" for name, value in self.about.items()) + "."]
+        measured = {peer for row in self.rows for peer in row["peers"]}
+        notes = [*(note for peer, note in NOTES.items() if peer in measured), TOKENS_NOTE]
+        about = [f"{name} {value}" for name, value in self.about.items() if name not in IN_RUST or name in measured]
+        text = [HEAD, textwrap.fill(" ".join(notes), 119), "", ", ".join(about) + "."]
         rows = sorted(self.rows, key=lambda row: works.index(row["work"]))
         for dtype, threads in dict.fromkeys((row["dtype"], row["threads"]) for row in self.rows):
             here = [row for row in rows if (row["dtype"], row["threads"]) == (dtype, threads)]

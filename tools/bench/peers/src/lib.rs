@@ -172,7 +172,10 @@ pub fn measure<T>(
         let outputs = work()?;
         let seconds = start.elapsed().as_secs_f64();
         drop(outputs);
-        println!("{}", json!({"seconds": seconds, "peak_bytes": peak_bytes()}));
+        println!(
+            "{}",
+            json!({"seconds": seconds, "peak_bytes": peak_bytes()})
+        );
         stdout().flush()?;
     }
     Ok(())
@@ -198,7 +201,9 @@ pub fn likeliest(logits: &[f32]) -> i64 {
 /// The most memory that this process has had resident, where `/proc` tells.
 fn peak_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kibibytes * 1024)
 }

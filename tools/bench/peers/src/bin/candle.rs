@@ -5,7 +5,9 @@ use std::fs;
 use candle_core::{D, DType, Device, IndexOp, Module};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{bert, resnet, vit, whisper};
-use salamander_bench_peers::{Arguments, Part, Result, Tensor, Tensors, found, measure, print_class};
+use salamander_bench_peers::{
+    Arguments, Part, Result, Tensor, Tensors, found, measure, print_class,
+};
 use serde_json::Value;
 
 fn main() -> Result<()> {
@@ -14,7 +16,8 @@ fn main() -> Result<()> {
     let config: Value = serde_json::from_slice(&fs::read(arguments.model.join("config.json"))?)?;
     let file = arguments.model.join("model.safetensors");
     // SAFETY: nothing changes the file meanwhile.
-    let weights = unsafe { VarBuilder::from_mmaped_safetensors(&[file], DType::F32, &Device::Cpu)? };
+    let weights =
+        unsafe { VarBuilder::from_mmaped_safetensors(&[file], DType::F32, &Device::Cpu)? };
     match config["model_type"].as_str().unwrap_or_default() {
         "bert" if arguments.part == Part::Start => classify(&arguments, &inputs, config, weights),
         "bert" => {
@@ -68,7 +71,13 @@ fn classify(
 /// The reference's name of a tensor that torchvision and candle call `name`.
 fn resnet_name(name: &str) -> String {
     let parts: Vec<&str> = name.split('.').collect();
-    let kind = |part: &str| if part.starts_with("conv") { "convolution" } else { "normalization" };
+    let kind = |part: &str| {
+        if part.starts_with("conv") {
+            "convolution"
+        } else {
+            "normalization"
+        }
+    };
     match parts[..] {
         ["fc", field] => format!("classifier.1.{field}"),
         [part, field] => format!("resnet.embedder.embedder.{}.{field}", kind(part)),
@@ -79,7 +88,11 @@ fn resnet_name(name: &str) -> String {
                 ["downsample", "0", field] => format!("{block}.shortcut.convolution.{field}"),
                 ["downsample", _, field] => format!("{block}.shortcut.normalization.{field}"),
                 [part, field] => {
-                    let index = part.trim_start_matches(char::is_alphabetic).parse().unwrap_or(0) - 1;
+                    let index = part
+                        .trim_start_matches(char::is_alphabetic)
+                        .parse()
+                        .unwrap_or(0)
+                        - 1;
                     format!("{block}.layer.{index}.{}.{field}", kind(part))
                 }
                 _ => name.to_owned(),
@@ -114,7 +127,11 @@ fn run_whisper(
             let hidden = model.decoder.forward(&ids, &encoded, step == 0)?;
             let last = hidden.narrow(1, tokens.len() - 1, 1)?;
             let logits = model.decoder.final_linear(&last)?;
-            let token: u32 = logits.argmax(D::Minus1)?.flatten_all()?.get(0)?.to_scalar()?;
+            let token: u32 = logits
+                .argmax(D::Minus1)?
+                .flatten_all()?
+                .get(0)?
+                .to_scalar()?;
             tokens.push(token.into());
         }
         Ok(tokens.split_off(prompt.len()))

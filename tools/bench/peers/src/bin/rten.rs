@@ -5,7 +5,9 @@ use std::sync::Arc;
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueOrView};
 use rten_tensor::prelude::*;
 use rten_tensor::{NdTensor, TensorView};
-use salamander_bench_peers::{Arguments, Part, Result, Tensor, Tensors, found, likeliest, measure, print_class};
+use salamander_bench_peers::{
+    Arguments, Part, Result, Tensor, Tensors, found, likeliest, measure, print_class,
+};
 
 fn main() -> Result<()> {
     let (arguments, inputs) = salamander_bench_peers::start()?;
@@ -27,8 +29,17 @@ fn main() -> Result<()> {
 }
 
 fn forward(arguments: &Arguments, inputs: &Tensors, network: &Network) -> Result<()> {
-    let inputs: Vec<_> = inputs.iter().map(|(name, tensor)| (name, value(tensor))).collect();
-    let work = || network.run(inputs.iter().map(|(name, value)| (name.as_str(), value.into())));
+    let inputs: Vec<_> = inputs
+        .iter()
+        .map(|(name, tensor)| (name, value(tensor)))
+        .collect();
+    let work = || {
+        network.run(
+            inputs
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.into())),
+        )
+    };
     measure(arguments, work, |outputs| {
         let output: TensorView<f32> = outputs.first().ok_or("no output")?.try_into()?;
         let output = Tensor::Floats(output.shape().to_vec(), output.to_vec());
@@ -49,7 +60,8 @@ fn generate(
         let mut encoded = encoder.run([("input_features", (&features).into())])?;
         let encoded = encoded.remove(0);
         // The logits, then the decoder's own keys and values, then those of the encoder's output.
-        let mut outputs = first.run([("input_ids", (&prompt).into()), ("encoded", encoded.into())])?;
+        let mut outputs =
+            first.run([("input_ids", (&prompt).into()), ("encoded", encoded.into())])?;
         let crossed = outputs.split_off(1 + (outputs.len() - 1) / 2);
         let mut tokens = Vec::with_capacity(arguments.tokens);
         loop {
@@ -84,12 +96,18 @@ impl Network {
         options.prepack_weights(true);
         let model = options.load_file(path)?;
         let inputs = model.input_ids().iter().map(|id| {
-            let name = model.node_info(*id).and_then(|node| node.name().map(str::to_owned));
+            let name = model
+                .node_info(*id)
+                .and_then(|node| node.name().map(str::to_owned));
             Ok((name.ok_or("an input without a name")?, *id))
         });
         let inputs = inputs.collect::<Result<_>>()?;
         let pool = Arc::clone(pool);
-        Ok(Self { model, inputs, pool })
+        Ok(Self {
+            model,
+            inputs,
+            pool,
+        })
     }
 
     /// All outputs, in the network's order.
@@ -97,13 +115,17 @@ impl Network {
         &self,
         inputs: impl IntoIterator<Item = (&'a str, ValueOrView<'a>)>,
     ) -> Result<Vec<Value>> {
-        let inputs = inputs.into_iter().map(|(name, value)| Ok((self.model.node_id(name)?, value)));
+        let inputs = inputs
+            .into_iter()
+            .map(|(name, value)| Ok((self.model.node_id(name)?, value)));
         let options = RunOptions {
             thread_pool: Some(Arc::clone(&self.pool)),
             ..RunOptions::default()
         };
         let inputs = inputs.collect::<Result<_>>()?;
-        Ok(self.model.run(inputs, self.model.output_ids(), Some(options))?)
+        Ok(self
+            .model
+            .run(inputs, self.model.output_ids(), Some(options))?)
     }
 }
 

@@ -3,9 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use salamander_bench_peers::{Arguments, Part, Result, Tensor, Tensors, found, likeliest, measure, print_class};
+use salamander_bench_peers::{
+    Arguments, Part, Result, Tensor, Tensors, found, likeliest, measure, print_class,
+};
 use tract_linalg::multithread::{Executor, set_default_executor};
-use tract_onnx::prelude::{self as tract, Framework, InferenceModelExt, TVec, TValue, TypedRunnableModel};
+use tract_onnx::prelude::{
+    self as tract, Framework, InferenceModelExt, TValue, TVec, TypedRunnableModel,
+};
 
 type Network = Arc<TypedRunnableModel>;
 
@@ -40,7 +44,11 @@ fn forward(arguments: &Arguments, inputs: &Tensors, network: &Network) -> Result
     let work = || Ok(network.run(inputs.clone())?);
     measure(arguments, work, |outputs| {
         let output = outputs.first().ok_or("no output")?;
-        let values = output.to_plain_array_view::<f32>()?.iter().copied().collect();
+        let values = output
+            .to_plain_array_view::<f32>()?
+            .iter()
+            .copied()
+            .collect();
         let output = Tensor::Floats(output.shape().to_vec(), values);
         Ok(Tensors::from([(arguments.output.clone(), output)]))
     })
@@ -71,7 +79,9 @@ fn generate(
                 return Ok(tokens);
             }
             let token = value(&Tensor::Ids(vec![1, 1], vec![token]))?;
-            let inputs = std::iter::once(token).chain(outputs).chain(crossed.iter().cloned());
+            let inputs = std::iter::once(token)
+                .chain(outputs)
+                .chain(crossed.iter().cloned());
             outputs = step.run(inputs.collect())?;
         }
     };
