@@ -144,7 +144,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(Work::Encode { inputs, common }) => {
             let (model, features, _) = open_whisper(&common.model, &inputs, &device)?;
             measure(&common.runs, || {
-                let encoded = model.trunk().encode(features.clone()).into_data();
+                let features = features.clone();
+                let encoded = awake(|| model.trunk().encode(features).into_data());
                 Ok(Outputs::from([("last_hidden_state".to_owned(), encoded)]))
             })
         }
@@ -155,14 +156,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         }) => {
             let (model, features, prompt) = open_whisper(&common.model, &inputs, &device)?;
             measure(&common.runs, || {
-                let encoded = model.trunk().encode(features.clone());
+                let features = features.clone();
+                let encoded = awake(|| model.trunk().encode(features));
                 let mut cache = model.trunk().cache(encoded, 1, 448);
                 let mut ids: Tensor<2, Int> = Tensor::from_data(prompt.clone(), device.burn());
                 let mut found = Vec::with_capacity(tokens);
                 for _ in 0..tokens {
-                    let logits = model.step(ids, &mut cache);
-                    let [_, length, _] = logits.dims();
-                    ids = logits.narrow(1, length - 1, 1).argmax(2).squeeze_dim(2);
+                    ids = awake(|| {
+                        let logits = model.step(ids, &mut cache);
+                        let [_, length, _] = logits.dims();
+                        logits.narrow(1, length - 1, 1).argmax(2).squeeze_dim(2)
+                    });
                     found.push(ids.clone().into_data().iter::<i64>().next().unwrap_or(0));
                 }
                 let found = TensorData::new(found, [1, tokens]);

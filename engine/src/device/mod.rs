@@ -398,9 +398,14 @@ impl Device {
 
     /// Runs a model on this device.
     pub(crate) fn forward(&self, model: &dyn Model, inputs: Inputs) -> Result<Outputs, InputError> {
+        self.compute(|| model.forward(inputs))
+    }
+
+    /// Does what this device is to compute in one go, with its threads awake.
+    pub(crate) fn compute<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match self.backend {
-            Backend::Flex => awake(|| model.forward(inputs)),
-            _ => model.forward(inputs),
+            Backend::Flex => awake(work),
+            _ => work(),
         }
     }
 

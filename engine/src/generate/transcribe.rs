@@ -290,9 +290,8 @@ impl Transcriber<'_> {
         let (bins, frames) = windows.first().map_or((0, 0), |w| (w.bins, w.frames));
         let values = windows.iter().flat_map(|window| &window.values).copied();
         let data = TensorData::new(values.collect::<Vec<_>>(), [windows.len(), bins, frames]);
-        self.model
-            .trunk()
-            .encode(Tensor::from_data(data, self.device.burn()))
+        let features = Tensor::from_data(data, self.device.burn());
+        self.device.compute(|| self.model.trunk().encode(features))
     }
 
     fn rules(&self, request: &Request, end: u32) -> Rules {
@@ -804,10 +803,13 @@ impl Steps for CachedDecoder<'_> {
         let ids: Vec<i64> = ids.map(|&id| i64::from(id)).collect();
         let data = TensorData::new(ids, [rows.len(), length]);
         let ids = Tensor::<2, Int>::from_data(data, self.device.burn());
-        let hidden = self.model.trunk().step(ids, &mut self.cache);
-        let [rows, length, width] = hidden.dims();
-        let last = hidden.slice([0..rows, length - 1..length, 0..width]);
-        let logits = self.device.read(self.model.logits(last))?;
+        let logits = self.device.compute(|| {
+            let hidden = self.model.trunk().step(ids, &mut self.cache);
+            let [rows, length, width] = hidden.dims();
+            let last = hidden.slice([0..rows, length - 1..length, 0..width]);
+            self.model.logits(last)
+        });
+        let logits = self.device.read(logits)?;
         Ok(logits.iter::<f32>().collect())
     }
 
