@@ -256,6 +256,7 @@ def export_decoder(model: Path, first: Path, step: Path) -> None:
 
 def quantize(path: Path) -> Path:
     """The exported network with ONNX Runtime's dynamic quantization."""
+    import onnx
     import onnxruntime
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -267,6 +268,10 @@ def quantize(path: Path) -> Path:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(prepared)
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        # Shapes from before that are wrong after it.
+        network = onnx.load(str(prepared))
+        del network.graph.value_info[:]
+        onnx.save(network, str(prepared))
         quantize_dynamic(str(prepared), str(quantized), per_channel=True, weight_type=QuantType.QInt8)
     return quantized
 
