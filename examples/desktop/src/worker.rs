@@ -1,5 +1,6 @@
 //! The thread that runs models, so that the window never waits for one.
 
+use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,48 +8,52 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use salamander::models::processing::image::{Filter, Image};
 use salamander::tasks::{
     Forecast, Forecasted, ImageClassification, Label, SpeechRecognition, SpeechSegment, Table,
     TableOptions, TextClassification,
 };
-use salamander::{Audio, Device, Error};
+use salamander::{Audio, Device};
+
+type Failure = Box<dyn std::error::Error>;
 
 const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets");
 
+/// What the GPU that draws the window is called.
+pub const WINDOW: &str = "window";
+
+/// The longest side of a picture's preview, in pixels.
+const PREVIEW: usize = 512;
+
 /// What the window asks for.
+#[derive(Clone)]
 pub enum Job {
-    /// To run on another device from now on.
-    Device(Choice),
+    /// To run on another device from now on, by its name.
+    Device(String),
     /// The mood of a sentence.
     Sentence(String),
-    /// What a dropped file holds: what a picture shows, what is said, how series go on.
+    /// What a file holds: what a picture shows, what is said, how series go on.
     File(PathBuf),
-}
-
-/// A device to run on.
-#[derive(Clone)]
-pub enum Choice {
-    /// By name.
-    Named(String),
-    /// The one that draws the window.
-    Shared(Device),
 }
 
 /// What the window is told.
 pub enum Event {
     /// The devices that there are, by name and with what they are.
-    Devices(Vec<(String, String)>),
+    Devices(Vec<[String; 2]>),
     /// The device that runs from now on.
     Device(String),
-    /// A job has begun.
-    Begun(String),
-    /// How much of a job is done, from 0 to 1, and what was heard by then.
+    /// How far the job of that number is.
+    Job(u64, Progress),
+}
+
+/// How far a job is.
+pub enum Progress {
+    Begun(&'static str),
+    /// The picture that is looked at, made small.
+    Picture(Image),
+    /// How much of a sound is done, from 0 to 1, and what was heard in its last part.
     Heard(f32, Vec<SpeechSegment>),
-    /// A job's answer.
     Done(Answer, Duration),
-    /// A job was given up.
-    Cancelled,
-    /// A job failed.
     Failed(String),
 }
 
@@ -69,8 +74,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread, which calls `wake` after every event.
-    pub fn start(wake: impl Fn() + Send + 'static) -> Self {
+    /// Starts the thread, which calls `wake` after every event. Models run on the device of that name, or on
+    /// that of `SALAMANDER_DEVICE`; `shared` is the one that draws the window.
+    pub fn start(
+        device: Option<String>,
+        shared: Option<Device>,
+        wake: impl Fn() + Send + 'static,
+    ) -> Self {
         let (jobs, received) = channel();
         let (sender, events) = channel();
         let cancelled = Arc::new(AtomicU64::new(0));
@@ -81,7 +91,7 @@ impl Worker {
                 let _ = sender.send(event);
                 wake();
             };
-            Room::new(flag, tell).work(received);
+            Room::new(flag, shared, tell).work(device, &received);
         });
         Self {
             jobs,
@@ -91,23 +101,24 @@ impl Worker {
         }
     }
 
-    /// Gives a job, which takes the place of those that wait.
+    /// Gives a job, which takes the place of all others.
     pub fn send(&mut self, job: Job) {
-        if !matches!(job, Job::Device(_)) {
-            self.cancel();
-        }
+        self.cancel();
         self.sent += 1;
         let _ = self.jobs.send((self.sent, job));
     }
 
-    /// Gives up all jobs until now.
+    /// Gives up all jobs until now. Nothing more is heard of them; a model that is at work ends its pass, or
+    /// its thirty seconds of a sound.
     pub fn cancel(&mut self) {
         self.cancelled.store(self.sent, Ordering::Relaxed);
     }
 
     /// The next event, if there is one.
     pub fn event(&self) -> Option<Event> {
-        self.events.try_recv().ok()
+        let cancelled = self.cancelled.load(Ordering::Relaxed);
+        let mut events = self.events.try_iter();
+        events.find(|event| !matches!(event, Event::Job(number, _) if *number <= cancelled))
     }
 }
 
@@ -115,6 +126,9 @@ impl Worker {
 struct Room<T> {
     tell: T,
     cancelled: Arc<AtomicU64>,
+    /// The job that is at work.
+    number: u64,
+    shared: Option<Device>,
     device: Option<Device>,
     sentences: Option<TextClassification>,
     pictures: Option<ImageClassification>,
@@ -123,10 +137,12 @@ struct Room<T> {
 }
 
 impl<T: Fn(Event)> Room<T> {
-    fn new(cancelled: Arc<AtomicU64>, tell: T) -> Self {
+    fn new(cancelled: Arc<AtomicU64>, shared: Option<Device>, tell: T) -> Self {
         Self {
             tell,
             cancelled,
+            number: 0,
+            shared,
             device: None,
             sentences: None,
             pictures: None,
@@ -135,68 +151,68 @@ impl<T: Fn(Event)> Room<T> {
         }
     }
 
-    fn work(&mut self, jobs: Receiver<(u64, Job)>) {
+    fn work(&mut self, device: Option<String>, jobs: &Receiver<(u64, Job)>) {
         let devices = Device::survey().into_iter().flat_map(|entry| entry.devices);
-        let devices = devices.map(|device| (device.device, device.name));
-        (self.tell)(Event::Devices(devices.collect()));
-        match Device::from_env() {
-            Ok(device) => self.run_on(device.to_string(), device),
-            Err(error) => (self.tell)(Event::Failed(error.to_string())),
-        }
+        let devices = devices.map(|device| [device.device, device.name]);
+        let shared = self.shared.iter();
+        let shared = shared.map(|device| [WINDOW.to_owned(), device.info().name]);
+        (self.tell)(Event::Devices(devices.chain(shared).collect()));
+        // A job may be waiting already, and then says itself that there is no device.
+        let _ = self.switch(device.as_deref());
         for (number, job) in jobs {
+            self.number = number;
+            if self.is_cancelled() && !matches!(job, Job::Device(_)) {
+                continue;
+            }
             let begin = Instant::now();
             let outcome = match job {
-                Job::Device(choice) => self.switch(choice).map(|()| None),
-                _ if self.is_cancelled(number) => continue,
+                Job::Device(name) => {
+                    self.say(Progress::Begun("Opening the device"));
+                    self.switch(Some(&name)).map(|()| None)
+                }
                 Job::Sentence(text) => self.sentence(&text).map(Some),
-                Job::File(path) => self.file(&path, number),
+                Job::File(path) => self.file(&path).map(Some),
             };
             match outcome {
-                Err(error) => (self.tell)(Event::Failed(error.to_string())),
-                Ok(_) if self.is_cancelled(number) => (self.tell)(Event::Cancelled),
-                Ok(Some(answer)) => (self.tell)(Event::Done(answer, begin.elapsed())),
+                Ok(Some(answer)) => self.say(Progress::Done(answer, begin.elapsed())),
                 Ok(None) => {}
+                Err(error) => self.say(Progress::Failed(error.to_string())),
             }
         }
     }
 
-    fn is_cancelled(&self, number: u64) -> bool {
-        number <= self.cancelled.load(Ordering::Relaxed)
+    fn is_cancelled(&self) -> bool {
+        self.number <= self.cancelled.load(Ordering::Relaxed)
     }
 
-    fn switch(&mut self, choice: Choice) -> Result<(), Error> {
-        let (device, name) = match choice {
-            Choice::Shared(device) => (device, "the window's GPU".to_owned()),
-            Choice::Named(name) => {
-                let device: Device = name.parse()?;
-                let name = device.to_string();
-                (device, name)
-            }
+    fn say(&self, progress: Progress) {
+        (self.tell)(Event::Job(self.number, progress));
+    }
+
+    fn switch(&mut self, name: Option<&str>) -> Result<(), Failure> {
+        let device = match (name, &self.shared) {
+            (Some(WINDOW), Some(shared)) => shared.clone(),
+            (Some(name), _) => name.parse()?,
+            (None, _) => Device::from_env()?,
         };
-        self.run_on(name, device);
-        Ok(())
-    }
-
-    fn run_on(&mut self, name: String, device: Device) {
+        let name = match name {
+            Some(WINDOW) => WINDOW.to_owned(),
+            _ => device.to_string(),
+        };
         self.device = Some(device);
         (self.sentences, self.pictures) = (None, None);
         (self.speech, self.forecasts) = (None, None);
         (self.tell)(Event::Device(name));
+        Ok(())
     }
 
-    fn device(&self) -> Result<Device, Error> {
-        match &self.device {
-            Some(device) => Ok(device.clone()),
-            None => Ok(Device::from_env()?),
-        }
+    fn device(&self) -> Result<Device, Failure> {
+        let device = self.device.clone();
+        Ok(device.ok_or("no device is open: choose another")?)
     }
 
-    fn begun(&self, what: &str) {
-        (self.tell)(Event::Begun(what.to_owned()));
-    }
-
-    fn sentence(&mut self, text: &str) -> Result<Answer, Error> {
-        self.begun("Reading the sentence");
+    fn sentence(&mut self, text: &str) -> Result<Answer, Failure> {
+        self.say(Progress::Begun("Reading the sentence"));
         let device = self.device()?;
         let model = opened(&mut self.sentences, || {
             TextClassification::open(format!("{ASSETS}/sentiment"), &device)
@@ -204,46 +220,49 @@ impl<T: Fn(Event)> Room<T> {
         Ok(Answer::Labels(model.run(text)?))
     }
 
-    fn file(&mut self, path: &Path, number: u64) -> Result<Option<Answer>, Error> {
+    fn file(&mut self, path: &Path) -> Result<Answer, Failure> {
         let extension = path.extension().unwrap_or_default().to_string_lossy();
         match &extension.to_lowercase()[..] {
-            "csv" | "tsv" => self.table(path).map(Some),
-            "wav" | "flac" | "mp3" | "ogg" | "m4a" | "aac" => self.sound(path, number),
-            _ => self.picture(path).map(Some),
+            "csv" | "tsv" => self.table(path),
+            "wav" | "flac" | "mp3" | "ogg" | "m4a" | "aac" => self.sound(path),
+            _ => self.picture(path),
         }
     }
 
-    fn picture(&mut self, path: &Path) -> Result<Answer, Error> {
-        self.begun("Looking at the picture");
+    fn picture(&mut self, path: &Path) -> Result<Answer, Failure> {
+        self.say(Progress::Begun("Looking at the picture"));
+        let named = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let bytes = fs::read(path).map_err(|error| named(&error))?;
+        let picture = Image::decode(&bytes).map_err(|error| named(&error))?;
+        self.say(Progress::Picture(preview(&picture)?));
         let device = self.device()?;
         let model = opened(&mut self.pictures, || {
             ImageClassification::open(format!("{ASSETS}/cifar10"), &device)
         })?;
-        Ok(Answer::Labels(model.run(&path.to_owned())?))
+        Ok(Answer::Labels(model.run(&picture)?))
     }
 
-    fn sound(&mut self, path: &Path, number: u64) -> Result<Option<Answer>, Error> {
-        self.begun("Listening");
+    fn sound(&mut self, path: &Path) -> Result<Answer, Failure> {
+        self.say(Progress::Begun("Listening"));
         let device = self.device()?;
-        let cancelled = self.cancelled.clone();
         let model = opened(&mut self.speech, || {
             SpeechRecognition::open(format!("{ASSETS}/speech"), &device)
-        })?;
+        })?
+        .clone();
         let audio = Audio::open(path, model.sampling_rate())?;
-        let tell = &self.tell;
         let transcript = model.run_audio_while(&audio, |progress| {
             let done = progress.seconds / progress.total.max(1e-9);
-            tell(Event::Heard(done as f32, progress.segments.to_vec()));
-            match number <= cancelled.load(Ordering::Relaxed) {
+            self.say(Progress::Heard(done as f32, progress.segments.to_vec()));
+            match self.is_cancelled() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             }
         })?;
-        Ok(Some(Answer::Transcript(transcript.segments)))
+        Ok(Answer::Transcript(transcript.segments))
     }
 
-    fn table(&mut self, path: &Path) -> Result<Answer, Error> {
-        self.begun("Looking ahead");
+    fn table(&mut self, path: &Path) -> Result<Answer, Failure> {
+        self.say(Progress::Begun("Looking ahead"));
         let device = self.device()?;
         let model = opened(&mut self.forecasts, || {
             Forecast::open(format!("{ASSETS}/forecast"), &device)
@@ -257,24 +276,35 @@ impl<T: Fn(Event)> Room<T> {
 /// The model, opened if it is not yet.
 fn opened<M>(
     slot: &mut Option<M>,
-    open: impl FnOnce() -> Result<M, Error>,
-) -> Result<&mut M, Error> {
+    open: impl FnOnce() -> Result<M, salamander::Error>,
+) -> Result<&mut M, Failure> {
     match slot {
         Some(model) => Ok(model),
         None => Ok(slot.insert(open()?)),
     }
 }
 
+/// A picture small enough for any window.
+fn preview(picture: &Image) -> Result<Image, Failure> {
+    let [width, height] = [picture.width(), picture.height()];
+    let longest = width.max(height);
+    if longest <= PREVIEW {
+        return Ok(picture.clone());
+    }
+    let side = |length: usize| (length * PREVIEW / longest).max(1);
+    Ok(picture.resize(side(width), side(height), Filter::Bilinear)?)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Answer, Choice, Event, Job, Worker};
+    use super::{ASSETS, Answer, Event, Job, Progress, Worker};
 
-    fn last(worker: &Worker) -> Event {
+    /// How the last job ends.
+    fn outcome(worker: &Worker) -> Result<Answer, String> {
         loop {
             match worker.event() {
-                Some(event @ (Event::Done(..) | Event::Cancelled | Event::Failed(_))) => {
-                    return event;
-                }
+                Some(Event::Job(_, Progress::Done(answer, _))) => return Ok(answer),
+                Some(Event::Job(_, Progress::Failed(reason))) => return Err(reason),
                 Some(_) => {}
                 None => std::thread::sleep(std::time::Duration::from_millis(5)),
             }
@@ -283,27 +313,20 @@ mod tests {
 
     #[test]
     fn jobs_are_answered_fail_and_are_given_up() {
-        let mut worker = Worker::start(|| {});
-        worker.send(Job::Device(Choice::Named("flex".to_owned())));
+        let mut worker = Worker::start(Some("flex".to_owned()), None, || {});
         worker.send(Job::Sentence("a warm, funny, engaging film".to_owned()));
-        match last(&worker) {
-            Event::Done(Answer::Labels(labels), _) => assert_eq!(labels[0].name, "POSITIVE"),
-            _ => panic!("no labels"),
-        }
-        worker.send(Job::File("there is no such picture.png".into()));
-        assert!(matches!(last(&worker), Event::Failed(_)));
-        let long = format!("{}/speech/long.flac", super::ASSETS);
-        worker.send(Job::File(long.into()));
-        worker.cancel();
-        worker.send(Job::File(
-            format!("{}/forecast/sample.csv", super::ASSETS).into(),
-        ));
-        let answer = loop {
-            match last(&worker) {
-                Event::Cancelled => {}
-                event => break event,
-            }
+        let Ok(Answer::Labels(labels)) = outcome(&worker) else {
+            panic!("no labels");
         };
-        assert!(matches!(answer, Event::Done(Answer::Forecast(..), _)));
+        assert_eq!(labels[0].name, "POSITIVE");
+        worker.send(Job::File("there is no such picture.png".into()));
+        let reason = outcome(&worker).err().unwrap();
+        assert!(reason.contains("no such picture.png"), "{reason}");
+        worker.send(Job::Device("cuda:99".to_owned()));
+        assert!(outcome(&worker).is_err());
+        // What is heard after this is of the last job alone.
+        worker.send(Job::File(format!("{ASSETS}/speech/long.flac").into()));
+        worker.send(Job::File(format!("{ASSETS}/forecast/sample.csv").into()));
+        assert!(matches!(outcome(&worker), Ok(Answer::Forecast(..))));
     }
 }
