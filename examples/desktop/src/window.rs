@@ -176,7 +176,7 @@ impl Window {
             let hint = "Type a sentence about a film, or drop a picture, a sound file or a CSV";
             let field = TextEdit::singleline(&mut self.sentence).hint_text(hint);
             let width = (ui.available_width() - 230.0).max(120.0);
-            let typed = ui.add_sized([width, 30.0], field.vertical_align(Align::Center));
+            let typed = ui.add_sized([width, 30.0], field.align(Align2::LEFT_CENTER));
             if typed.changed() && !self.sentence.trim().is_empty() {
                 self.take(Job::Sentence(self.sentence.clone()));
             }
@@ -306,7 +306,7 @@ impl eframe::App for Window {
         if let Some(file) = dropped {
             self.take(Job::File(file.path().to_owned()));
         }
-        let margin = egui::Frame::new().inner_margin(10.0);
+        let margin = egui::Frame::side_top_panel(ui.style()).inner_margin(10.0);
         Panel::top("head")
             .frame(margin)
             .show(ui, |ui| self.head(ui));
