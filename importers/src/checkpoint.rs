@@ -39,6 +39,9 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// Weights of four bits, each 32 of a row of `[out, in]` with a scale: a type to compute in.
+    pub const INT4: Dtype = Dtype::Quantized("int4");
+
     /// The Burn type that the data is read as, with the same bytes unless that is wider; `None` for
     /// [`Dtype::Other`].
     pub fn to_burn(&self) -> Option<DType> {

@@ -6,8 +6,10 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use tempfile::SpooledData;
 
 use crate::error::FormatError;
+use crate::map;
 use crate::write::{Compression, Draft};
 use crate::zip::INFLATED_MARGIN;
 
@@ -15,6 +17,8 @@ const GZIP: &[u8] = b"\x1f\x8b";
 const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
 /// The widest window that is kept; Zstandard's own tools ask before they keep more.
 const MOST_WINDOW: u64 = 128 << 20;
+/// Of an inflated text.
+const MOST_IN_MEMORY: usize = 16 << 20;
 
 /// How a file is compressed, by its first bytes.
 pub(crate) fn find(map: &[u8]) -> Option<Compression> {
@@ -27,10 +31,10 @@ pub(crate) fn find(map: &[u8]) -> Option<Compression> {
     }
 }
 
-/// The text in a compressed file.
+/// The text in a compressed file; a long one in a temporary file, so that its pages can be let go of.
 ///
 /// # Errors
-/// The stream is broken, or there is more in it than twice the file and a margin.
+/// The stream is broken, there is more in it than twice the file and a margin, or there is no room for it.
 pub(crate) fn inflate(
     path: &Path,
     map: &[u8],
@@ -42,14 +46,13 @@ pub(crate) fn inflate(
         offset: None,
         reason,
     };
-    let most = map.len().saturating_mul(2).saturating_add(INFLATED_MARGIN);
-    let mut text = Vec::new();
+    let most = map.len().saturating_mul(2).saturating_add(INFLATED_MARGIN) as u64;
+    let mut text = tempfile::spooled_tempfile(MOST_IN_MEMORY);
     let mut read = |stream: &mut dyn Read| {
-        let limit = most as u64 + 1;
-        let read = stream.take(limit).read_to_end(&mut text);
+        let read = io::copy(&mut stream.take(most + 1), &mut text);
         read.map_err(|error| refuse(format!("it cannot be inflated: {error}")))
     };
-    match compression {
+    let length = match compression {
         Compression::Gzip => read(&mut flate2::read::MultiGzDecoder::new(map))?,
         Compression::Zstd => {
             use ruzstd::decoding::StreamingDecoder;
@@ -57,13 +60,16 @@ pub(crate) fn inflate(
             read(&mut stream.map_err(|error| refuse(error.to_string()))?)?
         }
     };
-    if text.len() > most {
+    if length > most {
         return Err(refuse(format!(
             "its {} bytes inflate to more than the {most} that are allowed; unpack it first",
             map.len()
         )));
     }
-    Ok(text.into())
+    match text.into_inner() {
+        SpooledData::InMemory(text) => Ok(text.into_inner().into()),
+        SpooledData::OnDisk(file) => map::map(path, &file),
+    }
 }
 
 /// Gives a text its name, compressed if that is wished.

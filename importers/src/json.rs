@@ -3,7 +3,8 @@
 //!
 //! The data is little-endian and in row-major order, in RFC 4648's standard alphabet. `metadata`, an object of
 //! texts beside `tensors`, is ours and optional. Tensors are decoded when they are read; the text stays in the
-//! mapped file. A file may be compressed as a whole by gzip or Zstandard, and then its text is kept in memory.
+//! mapped file. A file may be compressed as a whole by gzip or Zstandard; a long text is then unpacked into a
+//! temporary file.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -36,11 +36,19 @@ pub(crate) fn map_file(path: &Path) -> Result<Bytes, FormatError> {
     if metadata.len() == 0 {
         return Ok(Bytes::new());
     }
+    map(path, &file)
+}
+
+/// Maps an open file that is not empty, which may have lost its name since; `path` is what it is known by.
+///
+/// # Errors
+/// The file cannot be mapped.
+pub(crate) fn map(path: &Path, file: &File) -> Result<Bytes, FormatError> {
     // SAFETY: the map is read-only and private. What remains is that another process truncates or
     // rewrites the file while it is mapped; writers that rename a finished file into place (ours, the
     // hub's, safetensors' own) never do, and reading a copy instead would double the memory of a model.
     #[allow(unsafe_code)]
-    let map = unsafe { Mmap::map(&file) }.map_err(FormatError::io(path))?;
+    let map = unsafe { Mmap::map(file) }.map_err(FormatError::io(path))?;
     let map = Arc::new(map);
     let mut maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
     maps.retain(|(_, map)| map.strong_count() > 0);

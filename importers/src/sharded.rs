@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::checkpoint::{Checkpoint, Entry, Format};
@@ -30,16 +31,7 @@ struct Index {
 /// The index is not valid JSON, names a shard that is absent or lies outside its directory, or a tensor
 /// that its shard does not hold; or a shard cannot be read.
 pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
-    let malformed = |reason: String| FormatError::Malformed {
-        path: path.to_owned(),
-        format: "index",
-        offset: None,
-        reason,
-    };
-    let text = std::fs::read(path).map_err(FormatError::io(path))?;
-    let index: Index =
-        serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let index: Index = index(path)?;
 
     let mut files = vec![path.to_owned()];
     let mut format = Format::ShardedSafetensors;
@@ -48,19 +40,7 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
         if shards.contains_key(&shard[..]) {
             continue;
         }
-        // An index that names an index, perhaps itself, would not end.
-        if Path::new(shard).file_name() != Some(shard.as_ref()) || shard.ends_with(".json") {
-            let reason = format!("the shard name `{shard}` is not a plain file name");
-            return Err(malformed(reason));
-        }
-        let file = directory.join(shard);
-        if !file.is_file() {
-            return Err(FormatError::MissingShard {
-                path: path.to_owned(),
-                shard: shard.clone(),
-                tensor: tensor.clone(),
-            });
-        }
+        let file = shard_file(path, shard, tensor)?;
         let checkpoint = detect::one(&file)?;
         format = match checkpoint.format {
             Format::Safetensors => Format::ShardedSafetensors,
@@ -68,9 +48,12 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
             Format::Flax => Format::ShardedFlax,
             Format::Hdf5 => Format::ShardedHdf5,
             other => {
-                return Err(malformed(format!(
-                    "`{shard}` is a {other} file; shards are safetensors, PyTorch, HDF5 or Flax"
-                )));
+                return Err(malformed(
+                    path,
+                    format!(
+                        "`{shard}` is a {other} file; shards are safetensors, PyTorch, HDF5 or Flax"
+                    ),
+                ));
             }
         };
         shards.insert(shard, checkpoint.into_entries());
@@ -88,9 +71,10 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
         let (name, entry) = found
             .and_then(|entries| take(entries, tensor, format))
             .ok_or_else(|| {
-                malformed(format!(
-                    "says that `{shard}` holds `{tensor}`, but it does not"
-                ))
+                malformed(
+                    path,
+                    format!("says that `{shard}` holds `{tensor}`, but it does not"),
+                )
             })?;
         entries.insert(name, entry);
     }
@@ -104,6 +88,38 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
         other => (key, other.to_string()),
     });
     Ok(Checkpoint::new(format, files, metadata.collect(), entries))
+}
+
+fn malformed(path: &Path, reason: String) -> FormatError {
+    FormatError::Malformed {
+        path: path.to_owned(),
+        format: "index",
+        offset: None,
+        reason,
+    }
+}
+
+fn index<I: DeserializeOwned>(path: &Path) -> Result<I, FormatError> {
+    let text = std::fs::read(path).map_err(FormatError::io(path))?;
+    serde_json::from_slice(&text).map_err(|error| malformed(path, error.to_string()))
+}
+
+/// The file beside its index in which a tensor is said to be.
+fn shard_file(path: &Path, shard: &str, tensor: &str) -> Result<PathBuf, FormatError> {
+    // An index that names an index, perhaps itself, would not end.
+    if Path::new(shard).file_name() != Some(shard.as_ref()) || shard.ends_with(".json") {
+        let reason = format!("the shard name `{shard}` is not a plain file name");
+        return Err(malformed(path, reason));
+    }
+    let file = path.with_file_name(shard);
+    if !file.is_file() {
+        return Err(FormatError::MissingShard {
+            path: path.to_owned(),
+            shard: shard.to_owned(),
+            tensor: tensor.to_owned(),
+        });
+    }
+    Ok(file)
 }
 
 /// What the name of an index of Keras' ends in.
@@ -129,15 +145,7 @@ enum Shards {
 /// # Errors
 /// As [`open`].
 pub(crate) fn open_keras(path: &Path) -> Result<Checkpoint, FormatError> {
-    let malformed = |reason: String| FormatError::Malformed {
-        path: path.to_owned(),
-        format: "index",
-        offset: None,
-        reason,
-    };
-    let text = std::fs::read(path).map_err(FormatError::io(path))?;
-    let index: KerasIndex =
-        serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
+    let index: KerasIndex = index(path)?;
     let mut files = vec![path.to_owned()];
     let mut metadata = BTreeMap::new();
     // By the group that they are in.
@@ -150,18 +158,7 @@ pub(crate) fn open_keras(path: &Path) -> Result<Checkpoint, FormatError> {
         };
         for shard in named {
             if !shards.contains_key(shard) {
-                if Path::new(shard).file_name() != Some(shard.as_ref()) {
-                    let reason = format!("the shard name `{shard}` is not a plain file name");
-                    return Err(malformed(reason));
-                }
-                let file = path.with_file_name(shard);
-                if !file.is_file() {
-                    return Err(FormatError::MissingShard {
-                        path: path.to_owned(),
-                        shard: shard.clone(),
-                        tensor: group.clone(),
-                    });
-                }
+                let file = shard_file(path, shard, group)?;
                 let checkpoint = hdf5::open(&file)?;
                 metadata.extend(checkpoint.metadata.clone());
                 let mut groups: HashMap<String, Vec<(String, Entry)>> = HashMap::new();
@@ -178,7 +175,7 @@ pub(crate) fn open_keras(path: &Path) -> Result<Checkpoint, FormatError> {
                 .and_then(|groups| groups.remove(group.trim_matches('/')));
             if found.is_none() && !group.starts_with(OPTIMIZER) {
                 let reason = format!("says that `{shard}` holds `{group}`, but it does not");
-                return Err(malformed(reason));
+                return Err(malformed(path, reason));
             }
             entries.extend(found.into_iter().flatten());
         }
