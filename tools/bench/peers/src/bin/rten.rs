@@ -74,10 +74,14 @@ fn generate(
                 return Ok(tokens);
             }
             let token = Value::from(NdTensor::from([[token as i32]]));
+            let mut values: Vec<ValueOrView<'_>> = vec![token.into()];
+            for value in past {
+                values.push(value.into());
+            }
+            for value in &crossed {
+                values.push(value.into());
+            }
             let names = step.inputs.iter().map(|(name, _)| name.as_str());
-            let past = past.into_iter().map(ValueOrView::from);
-            let crossed = crossed.iter().map(ValueOrView::from);
-            let values = std::iter::once(token.into()).chain(past).chain(crossed);
             outputs = step.run(names.zip(values))?;
         }
     };
@@ -118,10 +122,8 @@ impl Network {
         let inputs = inputs
             .into_iter()
             .map(|(name, value)| Ok((self.model.node_id(name)?, value)));
-        let options = RunOptions {
-            thread_pool: Some(Arc::clone(&self.pool)),
-            ..RunOptions::default()
-        };
+        let mut options = RunOptions::default();
+        options.thread_pool = Some(Arc::clone(&self.pool));
         let inputs = inputs.collect::<Result<_>>()?;
         Ok(self
             .model

@@ -8,7 +8,7 @@ use salamander_bench_peers::{
 };
 use tract_linalg::multithread::{Executor, set_default_executor};
 use tract_onnx::prelude::{
-    self as tract, Framework, InferenceModelExt, TValue, TVec, TypedRunnableModel,
+    self as tract, Framework, InferenceModelExt, IntoRunnable, TValue, TVec, TypedRunnableModel,
 };
 
 type Network = Arc<TypedRunnableModel>;
