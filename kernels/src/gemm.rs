@@ -583,6 +583,9 @@ const COPY_STRIDE: usize = DEPTH + MOST_LANES;
 /// How many floats of panels are used again and again: they stay in the second cache.
 const CACHE: usize = 1 << 18;
 
+/// How many steps of the depth before they are used panels are fetched from the second cache to the nearest.
+const NEAR: usize = 10;
+
 /// What to prefetch while a tile is computed: weights come from memory, which takes longer than computing
 /// with them when rows are few, and the processor's own prefetching stops at every page.
 #[derive(Clone, Copy)]
@@ -702,6 +705,11 @@ impl Tile {
             for _ in 0..self.k {
                 V::prefetch(ahead);
                 ahead = ahead.wrapping_add(self.ahead.step);
+                V::prefetch_near(b.wrapping_add(NEAR * self.b_stride).cast());
+                if WIDE && V::LANES == MOST_LANES {
+                    let right = b.wrapping_add(NEAR * self.b_stride + V::LANES);
+                    V::prefetch_near(right.cast());
+                }
                 let left = V::load(b);
                 let right = if WIDE { V::load(b.add(V::LANES)) } else { left };
                 for row in 0..ROWS {
