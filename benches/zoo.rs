@@ -128,7 +128,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         "f32" => Dtype::F32,
         "bf16" => Dtype::BF16,
         "int8" => Dtype::I8,
-        other => return Err(format!("{other} is none of f32, bf16, int8").into()),
+        "int4" => Dtype::INT4,
+        other => return Err(format!("{other} is none of f32, bf16, int8, int4").into()),
     };
     let device = Device::from_env()?.with_dtype(dtype)?;
     match arguments.work {

@@ -60,8 +60,8 @@ struct DeviceArgument {
     /// flex, wgpu, cuda:0, …, or auto; by default what SALAMANDER_DEVICE says, else the best there is
     #[arg(long)]
     device: Option<String>,
-    /// What linear layers are computed in: f32, bf16 or int8, whose weights take a half and a quarter of the
-    /// memory
+    /// What linear layers are computed in: f32, bf16, int8 or int4, whose weights take a half, a quarter and a
+    /// sixth of the memory
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = dtype)]
     dtype: Dtype,
     /// How many threads compute on a CPU; by default as many as it has
@@ -74,7 +74,8 @@ fn dtype(name: &str) -> Result<Dtype, String> {
         "f32" => Ok(Dtype::F32),
         "bf16" => Ok(Dtype::BF16),
         "int8" => Ok(Dtype::I8),
-        _ => Err("known are f32, bf16, int8".to_owned()),
+        "int4" => Ok(Dtype::INT4),
+        _ => Err("known are f32, bf16, int8, int4".to_owned()),
     }
 }
 

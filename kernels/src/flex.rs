@@ -50,7 +50,7 @@ fn strides<const D: usize>(tensor: &FlexTensor) -> Option<[usize; D]> {
 /// Sets what products with a weight are computed in, by [`linear`] and [`convolve`], from now on.
 ///
 /// It holds for all views of the tensor's memory, such as its transposed one, and as long as that memory.
-/// Convolutions stay in f32 on CPUs without a unit for the precision, and in groups.
+/// Convolutions stay in f32 in int4, on CPUs without a unit for the precision, and in groups.
 pub fn set_precision<const D: usize>(weight: &Tensor<D>, precision: Precision) {
     if let Some(weight) = floats(weight) {
         packs::set_precision(&weight, precision);
@@ -103,7 +103,7 @@ pub fn linear<const D: usize>(
     if precision != Precision::F32 {
         static PACKS: LazyLock<Packs<Option<Narrow>>> = LazyLock::new(Packs::default);
         let unit = Unit::chosen(precision)?;
-        let packed = PACKS.get(&weight, precision as usize, || {
+        let packed = PACKS.get(&weight, (0, precision), || {
             Narrow::new(precision, unit, view)
         });
         narrow::multiply(from, packed.as_ref().as_ref()?, epilogue, &mut out);
@@ -111,7 +111,7 @@ pub fn linear<const D: usize>(
         gemm::multiply_few(isa, from, view.data, [rows, k, n], epilogue, &mut out);
     } else {
         static PACKS: LazyLock<Packs<Packed>> = LazyLock::new(Packs::default);
-        let packed = PACKS.get(&weight, 0, || Packed::new(isa, view));
+        let packed = PACKS.get(&weight, (0, precision), || Packed::new(isa, view));
         gemm::multiply(from, &packed, epilogue, &mut out);
     }
     Some(tensor(out, shape))
@@ -369,8 +369,7 @@ pub fn convolve(
     }
     let [height, width] = shape.output()?;
     let precision = packs::precision(&weight);
-    let layout = shape.layout() * 3 + precision as usize;
-    let packed = PACKS.get(&weight, layout, || {
+    let packed = PACKS.get(&weight, (shape.layout(), precision), || {
         let weights = slice(&weight).unwrap_or_default();
         let narrow = Unit::chosen(precision)
             .and_then(|unit| Weights::narrow(precision, unit, &shape, weights));

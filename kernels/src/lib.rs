@@ -27,6 +27,7 @@ pub mod conv;
 #[cfg(feature = "flex")]
 mod flex;
 pub mod gemm;
+mod int4;
 pub mod narrow;
 pub mod norm;
 #[cfg(feature = "flex")]

@@ -1,12 +1,13 @@
-//! Products of matrices whose right one is kept in bf16 or int8: a half or a quarter of the memory, and of
-//! the time where the CPU has units for them.
+//! Products of matrices whose right one is kept in bf16, int8 or int4: a half, a quarter or a sixth of the
+//! memory, and of the time where the CPU has units for them.
 //!
 //! In bf16 both sides are rounded to it, and products are summed in f32. In int8 a weight's column has a
 //! scale, and each row of the left matrix is brought to unsigned bytes by a scale and a zero of its own as
 //! it comes (dynamic quantization); sums are exact. Up to [`FEW`] rows in int8, which memory's speed limits,
-//! stay in f32. On a CPU without such units, weights are widened as they are used and all else is f32.
+//! stay in f32. On a CPU without such units, weights are widened as they are used and all else is f32; with
+//! weights of [int4](crate::int4) it is so everywhere.
 //!
-//! The weights lie in panels of 32 columns, and each panel in steps of 64 bytes of depth, 32 bf16 or 64
+//! The weights of bf16 and int8 lie in panels of 32 columns, and each panel in steps of 64 bytes of depth, 32 bf16 or 64
 //! bytes, as the tile unit wants them: first columns 0..16, then 16..32, in rows of 4 bytes of depth of each
 //! column. The products of pairs (AVX512-BF16) and of fours (VNNI) take the same rows.
 
@@ -19,6 +20,7 @@ use crate::activation::{Activate, Activation};
 use crate::aligned::{Line, Lines};
 use crate::conv::Patches;
 use crate::gemm::{Ahead, Epilogue, Shared, Tile, View};
+use crate::int4;
 use crate::simd::{Isa, Kernel, Vector};
 
 /// What weights are kept in, and products computed by.
@@ -31,6 +33,8 @@ pub enum Precision {
     Bf16,
     /// Bytes, with a scale for each column.
     Int8,
+    /// Four bits, with a scale for each 32 of a column.
+    Int4,
 }
 
 /// What computes products of narrow numbers.
@@ -53,7 +57,7 @@ impl Unit {
             let bf16 = is_x86_feature_detected!("avx512bf16");
             let int8 = is_x86_feature_detected!("avx512vnni");
             let dots = match precision {
-                Precision::F32 => false,
+                Precision::F32 | Precision::Int4 => false,
                 Precision::Bf16 => bf16,
                 Precision::Int8 => int8,
             };
@@ -84,7 +88,7 @@ impl Unit {
 }
 
 /// Columns of a panel.
-const WIDTH: usize = 32;
+pub(crate) const WIDTH: usize = 32;
 /// Bytes of depth of a step.
 const STEP: usize = 64;
 /// Rows that are computed at once.
@@ -94,13 +98,14 @@ pub const FEW: usize = 4;
 /// Beyond this depth sums of bytes could overflow.
 const DEEPEST: usize = 1 << 16;
 
-/// A matrix `[k, n]` in bf16 or int8, packed in panels.
+/// A matrix `[k, n]` in bf16, int8 or int4, packed in panels.
 #[derive(Debug)]
 pub struct Narrow {
     data: Lines,
     precision: Precision,
     k: usize,
     n: usize,
+    /// Of int4, blocks.
     steps: usize,
     unit: Unit,
     /// Of int8, for each column of the panels: what its bytes are multiplied by, and the sum of what they
@@ -116,31 +121,34 @@ impl Narrow {
     /// The view reaches beyond its data, or the unit is not present.
     pub fn new(precision: Precision, unit: Unit, matrix: View<'_>) -> Option<Self> {
         matrix.check();
-        let size = match precision {
+        let [k, n] = matrix.shape;
+        let steps = match precision {
             Precision::F32 => return None,
-            Precision::Bf16 => 2,
-            Precision::Int8 => 1,
+            Precision::Bf16 => (k * 2).div_ceil(STEP),
+            Precision::Int8 => k.div_ceil(STEP),
+            Precision::Int4 => k.div_ceil(int4::BLOCK),
         };
         assert!(Unit::present(precision).contains(&unit), "an absent unit");
-        let [k, n] = matrix.shape;
         let unit = match unit {
             Unit::Dots | Unit::Tiles if precision == Precision::Int8 && k > DEEPEST => {
                 Unit::Widened(Isa::Avx512)
             }
             unit => unit,
         };
-        let steps = (k * size).div_ceil(STEP);
         let panels = n.div_ceil(WIDTH);
-        let mut data = Lines::zeros(panels * steps * WIDTH);
+        let lines = steps * lines_of_step(precision);
+        let mut data = Lines::zeros(panels * lines);
         let (mut scales, mut offsets) = (Vec::new(), Vec::new());
         if precision == Precision::Int8 {
             scales = vec![0.0; panels * WIDTH];
             offsets = vec![0.0; panels * WIDTH];
         }
         if k > 0 {
-            let chunks = data.par_chunks_mut(steps * WIDTH).enumerate();
+            let chunks = data.par_chunks_mut(lines).enumerate();
             if precision == Precision::Bf16 {
                 chunks.for_each(|(panel, packed)| pack_bf16(matrix, panel * WIDTH, packed));
+            } else if precision == Precision::Int4 {
+                chunks.for_each(|(panel, packed)| int4::pack(matrix, panel * WIDTH, packed));
             } else {
                 let columns = scales
                     .par_chunks_mut(WIDTH)
@@ -177,9 +185,22 @@ impl Narrow {
         size_of_val(&self.data[..]) + size_of_val(&self.scales[..]) + size_of_val(&self.offsets[..])
     }
 
+    /// A panel.
+    pub(crate) fn lines(&self, index: usize) -> &[Line] {
+        let lines = self.steps * lines_of_step(self.precision);
+        &self.data[index * lines..(index + 1) * lines]
+    }
+
     /// Where a panel begins.
     fn panel(&self, index: usize) -> *const u8 {
-        self.data[index * self.steps * WIDTH..].as_ptr().cast()
+        self.lines(index).as_ptr().cast()
+    }
+}
+
+fn lines_of_step(precision: Precision) -> usize {
+    match precision {
+        Precision::Int4 => int4::LINES,
+        _ => WIDTH,
     }
 }
 
@@ -193,7 +214,7 @@ fn bf16(x: f32) -> u16 {
 }
 
 /// Calls `each` with the columns of a panel, the elements of one next to each other.
-fn for_columns(matrix: View<'_>, first: usize, mut each: impl FnMut(usize, &[f32])) {
+pub(crate) fn for_columns(matrix: View<'_>, first: usize, mut each: impl FnMut(usize, &[f32])) {
     let [k, n] = matrix.shape;
     let [row, column] = matrix.strides;
     let mut gathered = Vec::new();
@@ -335,11 +356,40 @@ pub fn multiply(a: &[f32], b: &Narrow, epilogue: Epilogue<'_>, out: &mut [f32]) 
     };
     let tasks = Tasks::new(m, panels, k);
     let out = Shared(out.as_mut_ptr());
+    if b.precision == Precision::Int4 && m <= int4::FEW {
+        int4::with_rows(a, k, |a, stride| {
+            tasks.run(|rows, panels| {
+                for panel in panels {
+                    // SAFETY: `isa` is present; lengths are asserted above; no two tasks share an element
+                    // of `out`.
+                    unsafe {
+                        isa.run(int4::Few {
+                            a: a[rows.start * stride..].as_ptr(),
+                            stride,
+                            rows: rows.len(),
+                            b,
+                            panel,
+                            epilogue,
+                            out: out.get(),
+                        });
+                    }
+                }
+            });
+        });
+        return;
+    }
     tasks.run(|rows, panels| {
         WIDE.with_borrow_mut(|wide| {
-            wide.resize(wide.len().max(k * WIDTH), 0.0);
+            let depth = k.next_multiple_of(int4::BLOCK);
+            wide.resize(wide.len().max(depth * WIDTH), 0.0);
             for panel in panels {
-                widen(b, panel, wide);
+                if b.precision == Precision::Int4 {
+                    let lines = b.lines(panel);
+                    // SAFETY: `isa` is present.
+                    unsafe { isa.run(int4::Widen { lines, wide }) };
+                } else {
+                    widen(b, panel, wide);
+                }
                 // SAFETY: `isa` is present; lengths are asserted above; no two tasks share an element of
                 // `out`.
                 unsafe {
@@ -446,7 +496,7 @@ impl Tasks {
 
 /// Writes a panel as `[k, WIDTH]` floats.
 fn widen(b: &Narrow, panel: usize, wide: &mut [f32]) {
-    let lines = &b.data[panel * b.steps * WIDTH..(panel + 1) * b.steps * WIDTH];
+    let lines = b.lines(panel);
     let size = if b.precision == Precision::Bf16 { 2 } else { 1 };
     let per_line = 4 / size;
     for (index, line) in lines.iter().enumerate() {

@@ -17,8 +17,11 @@ struct Key {
     offset: usize,
     shape: Vec<usize>,
     strides: Vec<isize>,
-    variant: usize,
+    variant: Variant,
 }
+
+/// How a weight was laid out, and in what.
+pub(crate) type Variant = (usize, Precision);
 
 static AFTER: OnceLock<fn(&[u8])> = OnceLock::new();
 
@@ -69,7 +72,7 @@ impl<T> Packs<T> {
     pub(crate) fn get(
         &self,
         tensor: &FlexTensor,
-        variant: usize,
+        variant: Variant,
         make: impl FnOnce() -> T,
     ) -> Arc<T> {
         let storage = tensor.data_arc();

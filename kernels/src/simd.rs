@@ -151,9 +151,12 @@ pub trait Vector: Copy {
         // SAFETY: no vector is wider than the array.
         unsafe { Self::load(lanes.as_ptr()) }
     }
-    /// Asks for what will be loaded from there, if anything is.
+    /// Asks the second cache for what will be loaded from there, if anything is.
     #[inline(always)]
     fn prefetch(_from: *const u8) {}
+    /// The same of the nearest cache.
+    #[inline(always)]
+    fn prefetch_near(_from: *const u8) {}
     unsafe fn store(self, to: *mut f32);
     unsafe fn store_some(self, to: *mut f32, count: usize);
     unsafe fn add(self, other: Self) -> Self;
@@ -172,6 +175,8 @@ pub trait Vector: Copy {
     unsafe fn exp2_integer(self) -> Self;
     unsafe fn sum(self) -> f32;
     unsafe fn greatest(self) -> f32;
+    /// The eight times four bits of each of `LANES` words, the lowest first, less eight.
+    unsafe fn nibbles(from: *const u32) -> [Self; 8];
 }
 
 /// Eight floats that the compiler makes what it can of.
@@ -268,6 +273,12 @@ impl Vector for Portable {
             .into_iter()
             .fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
     }
+    #[inline(always)]
+    unsafe fn nibbles(from: *const u32) -> [Self; 8] {
+        // SAFETY: the caller's.
+        let words = unsafe { from.cast::<[u32; 8]>().read_unaligned() };
+        std::array::from_fn(|index| Self(words.map(|word| (word >> (4 * index) & 15) as f32 - 8.0)))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -324,6 +335,11 @@ mod x86 {
         fn prefetch(from: *const u8) {
             // SAFETY: a prefetch of any address is allowed.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
+        }
+        #[inline(always)]
+        fn prefetch_near(from: *const u8) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
@@ -395,6 +411,30 @@ mod x86 {
                 _mm_cvtss_f32(_mm_max_ss(pairs, _mm_shuffle_ps::<1>(pairs, pairs)))
             }
         }
+        #[inline(always)]
+        unsafe fn nibbles(from: *const u32) -> [Self; 8] {
+            unsafe {
+                let words = _mm256_loadu_si256(from.cast());
+                macro_rules! nibble {
+                    ($shift:literal) => {{
+                        let low = _mm256_set1_epi32(15);
+                        let number = _mm256_and_si256(_mm256_srli_epi32::<$shift>(words), low);
+                        let float = _mm256_cvtepi32_ps(number);
+                        Self(_mm256_sub_ps(float, _mm256_set1_ps(8.0)))
+                    }};
+                }
+                [
+                    nibble!(0),
+                    nibble!(4),
+                    nibble!(8),
+                    nibble!(12),
+                    nibble!(16),
+                    nibble!(20),
+                    nibble!(24),
+                    nibble!(28),
+                ]
+            }
+        }
     }
 
     #[derive(Clone, Copy)]
@@ -454,6 +494,11 @@ mod x86 {
             unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
         }
         #[inline(always)]
+        fn prefetch_near(from: *const u8) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+        }
+        #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             unsafe { _mm512_storeu_ps(to, self.0) }
         }
@@ -508,6 +553,35 @@ mod x86 {
         #[inline(always)]
         unsafe fn greatest(self) -> f32 {
             unsafe { _mm512_reduce_max_ps(self.0) }
+        }
+        #[inline(always)]
+        unsafe fn nibbles(from: *const u32) -> [Self; 8] {
+            unsafe {
+                let words = _mm512_loadu_si512(from.cast());
+                // The instruction takes the lowest four bits of a word.
+                let numbers = _mm512_setr_ps(
+                    -8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0,
+                    6.0, 7.0,
+                );
+                macro_rules! nibble {
+                    ($shift:literal) => {
+                        Self(_mm512_permutexvar_ps(
+                            _mm512_srli_epi32::<$shift>(words),
+                            numbers,
+                        ))
+                    };
+                }
+                [
+                    nibble!(0),
+                    nibble!(4),
+                    nibble!(8),
+                    nibble!(12),
+                    nibble!(16),
+                    nibble!(20),
+                    nibble!(24),
+                    nibble!(28),
+                ]
+            }
         }
     }
 }

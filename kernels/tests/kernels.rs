@@ -584,7 +584,15 @@ fn narrow_products() {
             strides,
         };
         let at = |i: usize, column: usize| f64::from(b[i * strides[0] + column * strides[1]]);
-        for precision in [Precision::Bf16, Precision::Int8] {
+        for precision in [Precision::Bf16, Precision::Int8, Precision::Int4] {
+            // The blocks' greatest sizes; the number of another sign that is as great loses an eighth.
+            let most = |column: usize, i: usize| {
+                let (from, to) = match precision {
+                    Precision::Int4 => (i / 32 * 32, k.min(i / 32 * 32 + 32)),
+                    _ => (0, k),
+                };
+                (from..to).map(|i| at(i, column).abs()).fold(0.0, f64::max)
+            };
             let mut expected = Vec::new();
             let mut allowed = Vec::new();
             for row in 0..m {
@@ -592,7 +600,6 @@ fn narrow_products() {
                 let least = a.iter().fold(0.0_f32, |x, y| x.min(*y));
                 let range = f64::from(a.iter().fold(0.0_f32, |x, y| x.max(*y)) - least);
                 for column in 0..n {
-                    let most = (0..k).map(|i| at(i, column).abs()).fold(0.0, f64::max);
                     let (mut sum, mut error) = (0.0, 0.0);
                     for (i, &a) in a.iter().enumerate() {
                         let (a, b) = (f64::from(a), at(i, column));
@@ -600,8 +607,9 @@ fn narrow_products() {
                         let (of_a, of_b) = match precision {
                             Precision::Bf16 if whole => (0.0, 0.0),
                             Precision::Bf16 => (a.abs() / 256.0, b.abs() / 256.0),
+                            Precision::Int4 => (0.0, most(column, i) / 8.0),
                             // Half a step, and the same for the zero's own rounding.
-                            _ => (range / 255.0, most / 254.0),
+                            _ => (range / 255.0, most(column, 0) / 254.0),
                         };
                         error += of_a * b.abs() + of_b * a.abs() + of_a * of_b;
                     }
@@ -626,6 +634,46 @@ fn narrow_products() {
                         expected[index]
                     );
                 }
+            }
+        }
+    }
+}
+
+/// Multiples of a block's scale stay what they are, for a few rows and for many.
+#[test]
+fn weights_of_four_bits_are_kept() {
+    let mut random = Random(14);
+    for round in 0..rounds(60) {
+        let most = if round % 8 == 0 { 300 } else { 70 };
+        let [m, k, n] = [random.below(20), random.below(most), random.below(most)];
+        let mut b = vec![0.0; k * n];
+        for column in 0..n {
+            for first in (0..k).step_by(32) {
+                let scale = random.floats(1)[0];
+                for i in first..k.min(first + 32) {
+                    let number = if i == first { 16 } else { random.below(16) };
+                    b[i * n + column] = scale * (8.0 - number as f32);
+                }
+            }
+        }
+        let a = random.floats(m * k);
+        let view = View {
+            data: &b,
+            shape: [k, n],
+            strides: [n, 1],
+        };
+        for unit in Unit::present(Precision::Int4) {
+            let packed = Narrow::new(Precision::Int4, unit, view).unwrap();
+            let mut found = vec![f32::NAN; m * n];
+            salamander_kernels::narrow::multiply(&a, &packed, Epilogue::default(), &mut found);
+            for (index, found) in found.iter().enumerate() {
+                let (row, column) = (index / n, index % n);
+                let products =
+                    (0..k).map(|i| f64::from(a[row * k + i]) * f64::from(b[i * n + column]));
+                let expected: f64 = products.sum();
+                let difference = (f64::from(*found) - expected).abs();
+                let what = format!("{unit:?} {m}×{k}×{n} [{index}] is {found}, not {expected}");
+                assert!(difference <= 1e-4 * (1.0 + expected.abs()), "{what}");
             }
         }
     }
@@ -715,7 +763,7 @@ fn narrow_convolutions() {
 fn narrow_products_hide_no_nan() {
     let [m, k, n] = [20, 70, 40];
     let mut random = Random(12);
-    for (precision, few) in [Precision::Bf16, Precision::Int8]
+    for (precision, few) in [Precision::Bf16, Precision::Int8, Precision::Int4]
         .into_iter()
         .flat_map(|precision| [(precision, true), (precision, false)])
     {

@@ -23,6 +23,7 @@ pub(crate) fn compute_in<M: Module>(module: &M, dtype: &Dtype) {
     let precision = match dtype {
         Dtype::BF16 => Precision::Bf16,
         Dtype::I8 => Precision::Int8,
+        known if *known == Dtype::INT4 => Precision::Int4,
         _ => Precision::F32,
     };
     if precision != Precision::F32 {

@@ -358,23 +358,26 @@ impl Device {
     }
 
     /// The same device for opening models whose linear layers and convolutions it computes in another type than
-    /// f32: on `flex` in [`Dtype::BF16`], whose weights take half the memory, or [`Dtype::I8`], whose take a
-    /// quarter and whose inputs are quantized as they come, row by row or picture by picture.
+    /// f32: on `flex` in [`Dtype::BF16`], whose weights take half the memory, [`Dtype::I8`], whose take a quarter
+    /// and whose inputs are quantized as they come, row by row or picture by picture, or [`Dtype::INT4`], whose
+    /// linear weights take a sixth.
     ///
-    /// Everything else stays in f32. Both are for models that were trained in f32 or bf16, and cost a little of
-    /// their accuracy; how much less time they take depends on what the CPU has: AMX, AVX512-BF16 and
-    /// AVX512-VNNI are used, and without them only the memory is less.
+    /// Everything else stays in f32. All are for models that were trained in f32 or bf16, and cost a little of
+    /// their accuracy, int4 more than a little of small models'. How much less time bf16 and int8 take depends on
+    /// what the CPU has: AMX, AVX512-BF16 and AVX512-VNNI are used, and without them only the memory is less.
+    /// int4 is for generating text, a token at a time, which reads all weights for each; longer inputs take as
+    /// long as in f32.
     ///
     /// # Errors
     /// The device does not compute in that type.
     pub fn with_dtype(self, dtype: Dtype) -> Result<Self, DeviceError> {
         let (narrow, known) = match self.backend {
-            Backend::Flex => (true, "f32, bf16, int8"),
+            Backend::Flex => (true, "f32, bf16, int8, int4"),
             _ => (false, "f32"),
         };
         match dtype {
             Dtype::F32 => {}
-            Dtype::BF16 | Dtype::I8 if narrow => {}
+            Dtype::BF16 | Dtype::I8 | Dtype::INT4 if narrow => {}
             other => {
                 return Err(DeviceError::Dtype {
                     name: self.to_string(),
