@@ -651,7 +651,7 @@ fn weights_of_four_bits_are_kept() {
             for first in (0..k).step_by(32) {
                 let scale = random.floats(1)[0];
                 for i in first..k.min(first + 32) {
-                    let number = if i == first { 16 } else { random.below(16) };
+                    let number = if i == first { 16 } else { 1 + random.below(15) };
                     b[i * n + column] = scale * (8.0 - number as f32);
                 }
             }
