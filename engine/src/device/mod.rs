@@ -418,20 +418,39 @@ impl Device {
     }
 }
 
+/// The types that a device may compute in, by what they are called.
+const COMPUTED: [(&str, Dtype); 4] = [
+    ("f32", Dtype::F32),
+    ("bf16", Dtype::BF16),
+    ("int8", Dtype::I8),
+    ("int4", Dtype::INT4),
+];
+
 /// What a type to compute in is called.
 fn compute_name(dtype: &Dtype) -> String {
-    match dtype {
-        Dtype::I8 => "int8".to_owned(),
-        other => other.to_string().to_lowercase(),
-    }
+    let known = COMPUTED.iter().find(|(_, known)| known == dtype);
+    known.map_or_else(
+        || dtype.to_string().to_lowercase(),
+        |(name, _)| (*name).to_owned(),
+    )
 }
 
 impl FromStr for Device {
     type Err = DeviceError;
 
     /// Opens the device that is written `BACKEND`, `BACKEND:INDEX` for one of several GPUs, or `auto`
-    /// for [`Device::best`].
+    /// for [`Device::best`]; `flex in bf16`, `flex in int8` and `flex in int4` as by
+    /// [`with_dtype`](Self::with_dtype).
     fn from_str(text: &str) -> Result<Self, DeviceError> {
+        if let Some((text, name)) = text.split_once(" in ") {
+            let device: Self = text.parse()?;
+            let known = COMPUTED.iter().find(|(known, _)| *known == name);
+            let dtype = known.map_or_else(
+                || Dtype::Other(name.to_owned()),
+                |(_, dtype)| dtype.clone(),
+            );
+            return device.with_dtype(dtype);
+        }
         if text == "auto" {
             return Self::best();
         }
@@ -491,6 +510,11 @@ mod tests {
     fn types_that_it_does_not_compute_in_are_refused() {
         let device = Device::flex().with_dtype(Dtype::BF16).unwrap();
         assert_eq!(device.to_string(), "flex in bf16");
+        for name in ["flex in bf16", "flex in int8", "flex in int4"] {
+            assert_eq!(name.parse::<Device>().unwrap().to_string(), name);
+        }
+        let error = "flex in f64".parse::<Device>().unwrap_err().to_string();
+        assert!(error.contains("f64") && error.contains("int4"), "{error}");
         let error = device.with_dtype(Dtype::F16).unwrap_err().to_string();
         assert!(error.contains("f16") && error.contains("int8"), "{error}");
     }
