@@ -445,10 +445,8 @@ impl FromStr for Device {
         if let Some((text, name)) = text.split_once(" in ") {
             let device: Self = text.parse()?;
             let known = COMPUTED.iter().find(|(known, _)| *known == name);
-            let dtype = known.map_or_else(
-                || Dtype::Other(name.to_owned()),
-                |(_, dtype)| dtype.clone(),
-            );
+            let dtype =
+                known.map_or_else(|| Dtype::Other(name.to_owned()), |(_, dtype)| dtype.clone());
             return device.with_dtype(dtype);
         }
         if text == "auto" {
