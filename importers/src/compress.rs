@@ -52,11 +52,12 @@ pub(crate) fn inflate(
         let read = io::copy(&mut stream.take(most + 1), &mut text);
         read.map_err(|error| refuse(format!("it cannot be inflated: {error}")))
     };
+    let stored = Passing { rest: map, read: 0 };
     let length = match compression {
-        Compression::Gzip => read(&mut flate2::read::MultiGzDecoder::new(map))?,
+        Compression::Gzip => read(&mut flate2::read::MultiGzDecoder::new(stored))?,
         Compression::Zstd => {
             use ruzstd::decoding::StreamingDecoder;
-            let stream = StreamingDecoder::new_with_max_window_size(map, MOST_WINDOW);
+            let stream = StreamingDecoder::new_with_max_window_size(stored, MOST_WINDOW);
             read(&mut stream.map_err(|error| refuse(error.to_string()))?)?
         }
     };
@@ -69,6 +70,27 @@ pub(crate) fn inflate(
     match text.into_inner() {
         SpooledData::InMemory(text) => Ok(text.into_inner().into()),
         SpooledData::OnDisk(file) => map::map(path, &file),
+    }
+}
+
+/// Bytes of a map that are let go of as they are read, since they count as memory until then.
+struct Passing<'a> {
+    rest: &'a [u8],
+    /// How many at the beginning have been read.
+    read: usize,
+}
+
+impl Read for Passing<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        const PIECE: usize = 4 << 20;
+        let count = (&self.rest[self.read..]).read(into)?;
+        self.read += count;
+        if self.read >= PIECE || count == 0 {
+            let (done, rest) = self.rest.split_at(self.read);
+            map::release(done);
+            (self.rest, self.read) = (rest, 0);
+        }
+        Ok(count)
     }
 }
 

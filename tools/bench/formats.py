@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 import torch
 from gguf.quants import dequantize
-from run import cpu
+from report import cpu
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
@@ -213,7 +213,7 @@ def memory(folder: Path, command: Path) -> dict[str, dict[str, float]]:
 def surroundings(threads: int) -> dict[str, object]:
     """What the numbers depend on besides the code."""
     rustc = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    return {"cpu": cpu(), "threads": threads, "rustc": rustc, "torch": torch.__version__, "gguf": version("gguf"),
+    return {"cpu": cpu(), "threads": threads, "compiler": rustc, "torch": torch.__version__, "gguf": version("gguf"),
             "safetensors": version("safetensors"), "numpy": np.__version__}  # fmt: skip
 
 
@@ -230,8 +230,8 @@ def tables(found: dict) -> list[str]:
         lines.append("")
     if rows := found.get("memory"):
         limit = (LARGEST + 100 * MEGABYTE) / MEGABYTE
-        lines += [f"The largest tensor and 100 MB are {limit:.1f} MB, which no conversion may exceed but where a text is compressed,",
-                  "which stays in memory. Times include reading back.", "", "| conversion | peak memory | time |", "|---|---:|---:|"]  # fmt: skip
+        lines += [f"The largest tensor and 100 MB are {limit:.1f} MB, which no conversion may exceed. Times include reading back.",
+                  "", "| conversion | peak memory | time |", "|---|---:|---:|"]  # fmt: skip
         for name, used in rows.items():
             lines.append(f"| {name} | {used['bytes'] / MEGABYTE:.1f} MB | {used['seconds']:.1f} s |")
         lines.append("")
