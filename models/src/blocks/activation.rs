@@ -131,7 +131,13 @@ impl Activation {
             Activation::Relu6 => relu6(x),
             Activation::Sigmoid => sigmoid(x),
             Activation::Silu => silu(x),
-            Activation::SqrtSoftplus => softplus(x, 1.0).sqrt(),
+            Activation::SqrtSoftplus => {
+                // Where `log1p` is `log(1 + x)`, as in WGSL, little is left of a small exponential.
+                let small = x.clone().lower_elem(-8.0);
+                let series = x.clone().exp().mul_scalar(-0.25).add_scalar(1.0);
+                let series = x.clone().mul_scalar(0.5).exp() * series;
+                softplus(x, 1.0).sqrt().mask_where(small, series)
+            }
             Activation::Tanh => tanh(x),
         }
     }
