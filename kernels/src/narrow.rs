@@ -5,11 +5,11 @@
 //! scale, and each row of the left matrix is brought to unsigned bytes by a scale and a zero of its own as
 //! it comes (dynamic quantization); sums are exact. Up to [`FEW`] rows in int8, which memory's speed limits,
 //! stay in f32. On a CPU without such units, weights are widened as they are used and all else is f32; with
-//! weights of [int4](crate::int4) it is so everywhere.
+//! weights of int4 it is so everywhere.
 //!
-//! The weights of bf16 and int8 lie in panels of 32 columns, and each panel in steps of 64 bytes of depth, 32 bf16 or 64
-//! bytes, as the tile unit wants them: first columns 0..16, then 16..32, in rows of 4 bytes of depth of each
-//! column. The products of pairs (AVX512-BF16) and of fours (VNNI) take the same rows.
+//! The weights of bf16 and int8 lie in panels of 32 columns, and each panel in steps of 64 bytes of depth,
+//! 32 bf16 or 64 bytes, as the tile unit wants them: first columns 0..16, then 16..32, in rows of 4 bytes of
+//! depth of each column. The products of pairs (AVX512-BF16) and of fours (VNNI) take the same rows.
 
 use std::cell::RefCell;
 use std::ops::Range;
