@@ -20,7 +20,7 @@ use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::{Int, Tensor, TensorData};
 use clap::{Args, Parser, Subcommand};
-use salamander::importers::{Checkpoint, Dtype, safetensors};
+use salamander::importers::{Checkpoint, safetensors};
 use salamander::models::blocks::{self, Activation};
 use salamander::models::{Inputs, awake, whisper};
 use salamander::tasks::TextEmbedding;
@@ -35,7 +35,7 @@ const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/sentiment");
 struct Arguments {
     #[command(subcommand)]
     work: Option<Work>,
-    /// What linear layers are computed in: f32, bf16 or int8
+    /// What linear layers are computed in: f32, bf16, int8 or int4
     #[arg(long, global = true, default_value = "f32")]
     dtype: String,
 }
@@ -124,13 +124,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     // What cargo adds to a benchmark's arguments.
     let arguments = std::env::args().filter(|argument| argument != "--bench");
     let arguments = Arguments::parse_from(arguments);
-    let dtype = match &arguments.dtype[..] {
-        "f32" => Dtype::F32,
-        "bf16" => Dtype::BF16,
-        "int8" => Dtype::I8,
-        "int4" => Dtype::INT4,
-        other => return Err(format!("{other} is none of f32, bf16, int8, int4").into()),
-    };
+    let name = &arguments.dtype[..];
+    let mut known = Device::DTYPES.into_iter();
+    let (_, dtype) = known.find(|(known, _)| *known == name).ok_or_else(|| {
+        format!(
+            "{name} is none of {:?}",
+            Device::DTYPES.map(|(name, _)| name)
+        )
+    })?;
     let device = Device::from_env()?.with_dtype(dtype)?;
     match arguments.work {
         Some(Work::Load { model, text }) => load(&model, &text, &device),

@@ -70,13 +70,11 @@ struct DeviceArgument {
 }
 
 fn dtype(name: &str) -> Result<Dtype, String> {
-    match name {
-        "f32" => Ok(Dtype::F32),
-        "bf16" => Ok(Dtype::BF16),
-        "int8" => Ok(Dtype::I8),
-        "int4" => Ok(Dtype::INT4),
-        _ => Err("known are f32, bf16, int8, int4".to_owned()),
-    }
+    let found = Device::DTYPES.into_iter().find(|(known, _)| *known == name);
+    found.map(|(_, dtype)| dtype).ok_or_else(|| {
+        let known = Device::DTYPES.map(|(known, _)| known);
+        format!("known are {}", known.join(", "))
+    })
 }
 
 impl DeviceArgument {

@@ -50,6 +50,36 @@ impl Kernel for Activate {
 }
 
 impl Activate {
+    /// Applies an activation to `count` floats of each of some rows, in their place.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `V`; there are such floats, from a row to the next `stride` apart.
+    #[inline(always)]
+    pub(crate) unsafe fn rows<V: Vector>(
+        activation: Activation,
+        first: *mut f32,
+        stride: usize,
+        rows: usize,
+        count: usize,
+    ) {
+        if activation == Activation::None {
+            return;
+        }
+        for row in 0..rows {
+            // SAFETY: the caller's.
+            unsafe {
+                let at = first.add(row * stride);
+                let row = Activate {
+                    activation,
+                    from: at,
+                    to: at,
+                    count,
+                };
+                row.run::<V>();
+            }
+        }
+    }
+
     #[inline(always)]
     unsafe fn each<V: Vector, F: Function>(&self) {
         // SAFETY: the caller's.

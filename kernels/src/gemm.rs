@@ -555,21 +555,9 @@ impl<R: Rows> Block<'_, R> {
                 out_stride: self.stride,
             }
             .run_rows::<V>(rows.len());
-            if last
-                && !matches!(
-                    self.epilogue.activation,
-                    Activation::None | Activation::Relu
-                )
-            {
-                for row in 0..rows.len() {
-                    Activate {
-                        activation: self.epilogue.activation,
-                        from: out.add(row * self.stride),
-                        to: out.add(row * self.stride),
-                        count: columns,
-                    }
-                    .run::<V>();
-                }
+            let activation = self.epilogue.activation;
+            if last && activation != Activation::Relu {
+                Activate::rows::<V>(activation, out, self.stride, rows.len(), columns);
             }
         }
     }

@@ -10,7 +10,7 @@
 
 use std::cell::RefCell;
 
-use crate::activation::{Activate, Activation};
+use crate::activation::Activate;
 use crate::aligned::Line;
 use crate::gemm::{Epilogue, View};
 use crate::narrow::{Narrow, WIDTH, for_columns};
@@ -171,17 +171,10 @@ impl Kernel for Few<'_> {
                         value.store_some(self.out.add(place), some);
                         at += V::LANES;
                     }
-                    if self.epilogue.activation != Activation::None {
-                        let out = self.out.add((first + row) * n + column);
-                        Activate {
-                            activation: self.epilogue.activation,
-                            from: out,
-                            to: out,
-                            count: WIDTH.min(n - column),
-                        }
-                        .run::<V>();
-                    }
                 }
+                let out = self.out.add(first * n + column);
+                let columns = WIDTH.min(n - column);
+                Activate::rows::<V>(self.epilogue.activation, out, n, count, columns);
                 first += count;
             }
         }

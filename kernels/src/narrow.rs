@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::activation::{Activate, Activation};
+use crate::activation::Activate;
 use crate::aligned::{Line, Lines};
 use crate::conv::Patches;
 use crate::gemm::{Ahead, Epilogue, Shared, Tile, View};
@@ -569,18 +569,7 @@ impl Kernel for Widened<'_> {
                         out_stride: n,
                     }
                     .run_rows::<V>(rows);
-                    if self.epilogue.activation != Activation::None {
-                        for row in 0..rows {
-                            let out = out.add(row * n);
-                            Activate {
-                                activation: self.epilogue.activation,
-                                from: out,
-                                to: out,
-                                count: columns,
-                            }
-                            .run::<V>();
-                        }
-                    }
+                    Activate::rows::<V>(self.epilogue.activation, out, n, rows, columns);
                     at += 2 * V::LANES;
                 }
                 first += rows;

@@ -290,6 +290,22 @@ mod x86 {
 
     use super::{Kernel, Vector};
 
+    /// A macro of a shift at those of a word's eight times four bits.
+    macro_rules! shifted {
+        ($bits:ident) => {
+            [
+                $bits!(0),
+                $bits!(4),
+                $bits!(8),
+                $bits!(12),
+                $bits!(16),
+                $bits!(20),
+                $bits!(24),
+                $bits!(28),
+            ]
+        };
+    }
+
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
         // SAFETY: the caller's.
@@ -423,16 +439,7 @@ mod x86 {
                         Self(_mm256_sub_ps(float, _mm256_set1_ps(8.0)))
                     }};
                 }
-                [
-                    nibble!(0),
-                    nibble!(4),
-                    nibble!(8),
-                    nibble!(12),
-                    nibble!(16),
-                    nibble!(20),
-                    nibble!(24),
-                    nibble!(28),
-                ]
+                shifted!(nibble)
             }
         }
     }
@@ -571,16 +578,7 @@ mod x86 {
                         ))
                     };
                 }
-                [
-                    nibble!(0),
-                    nibble!(4),
-                    nibble!(8),
-                    nibble!(12),
-                    nibble!(16),
-                    nibble!(20),
-                    nibble!(24),
-                    nibble!(28),
-                ]
+                shifted!(nibble)
             }
         }
     }

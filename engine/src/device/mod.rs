@@ -357,6 +357,14 @@ impl Device {
         present::describe(self.backend.device_name(self.index), &self.burn)
     }
 
+    /// The types that devices may compute in, by what they are called.
+    pub const DTYPES: [(&str, Dtype); 4] = [
+        ("f32", Dtype::F32),
+        ("bf16", Dtype::BF16),
+        ("int8", Dtype::I8),
+        ("int4", Dtype::INT4),
+    ];
+
     /// The same device for opening models whose linear layers and convolutions it computes in another type than
     /// f32: on `flex` in [`Dtype::BF16`], whose weights take half the memory, [`Dtype::I8`], whose take a quarter
     /// and whose inputs are quantized as they come, row by row or picture by picture, or [`Dtype::INT4`], whose
@@ -418,17 +426,9 @@ impl Device {
     }
 }
 
-/// The types that a device may compute in, by what they are called.
-const COMPUTED: [(&str, Dtype); 4] = [
-    ("f32", Dtype::F32),
-    ("bf16", Dtype::BF16),
-    ("int8", Dtype::I8),
-    ("int4", Dtype::INT4),
-];
-
 /// What a type to compute in is called.
 fn compute_name(dtype: &Dtype) -> String {
-    let known = COMPUTED.iter().find(|(_, known)| known == dtype);
+    let known = Device::DTYPES.iter().find(|(_, known)| known == dtype);
     known.map_or_else(
         || dtype.to_string().to_lowercase(),
         |(name, _)| (*name).to_owned(),
@@ -444,7 +444,7 @@ impl FromStr for Device {
     fn from_str(text: &str) -> Result<Self, DeviceError> {
         if let Some((text, name)) = text.split_once(" in ") {
             let device: Self = text.parse()?;
-            let known = COMPUTED.iter().find(|(known, _)| *known == name);
+            let known = Device::DTYPES.iter().find(|(known, _)| *known == name);
             let dtype =
                 known.map_or_else(|| Dtype::Other(name.to_owned()), |(_, dtype)| dtype.clone());
             return device.with_dtype(dtype);
