@@ -125,10 +125,17 @@ macro_rules! products {
         ///
         /// # Safety
         /// `a` has 32 rows of `64 · steps` bytes, `a_stride` bytes apart; `b` has `steps` pairs of tiles;
-        /// `out` has 32 rows of 32 sums of 4 bytes.
+        /// `out` has 32 rows of 32 sums of 4 bytes, `out_stride` bytes apart.
         #[inline(always)]
         pub(crate) unsafe fn $name(
-            _: &Tiles, a: *const u8, a_stride: usize, b: *const u8, steps: usize, out: *mut f32, fresh: bool,
+            _: &Tiles,
+            a: *const u8,
+            a_stride: usize,
+            b: *const u8,
+            steps: usize,
+            out: *mut f32,
+            out_stride: usize,
+            fresh: bool,
         ) {
             // SAFETY: the caller's; the tiles are configured.
             unsafe {
@@ -137,8 +144,8 @@ macro_rules! products {
                     "jnz 4f",
                     "tileloadd tmm0, [{out} + {row}*1]",
                     "tileloadd tmm1, [{out} + {row}*1 + 64]",
-                    "tileloadd tmm2, [{out} + {row}*1 + 2048]",
-                    "tileloadd tmm3, [{out} + {row}*1 + 2112]",
+                    "tileloadd tmm2, [{below} + {row}*1]",
+                    "tileloadd tmm3, [{below} + {row}*1 + 64]",
                     "jmp 5f",
                     "4:",
                     "tilezero tmm0",
@@ -165,16 +172,17 @@ macro_rules! products {
                     "3:",
                     "tilestored [{out} + {row}*1], tmm0",
                     "tilestored [{out} + {row}*1 + 64], tmm1",
-                    "tilestored [{out} + {row}*1 + 2048], tmm2",
-                    "tilestored [{out} + {row}*1 + 2112], tmm3",
+                    "tilestored [{below} + {row}*1], tmm2",
+                    "tilestored [{below} + {row}*1 + 64], tmm3",
                     a = inout(reg) a => _,
                     lower = inout(reg) a.wrapping_add(16 * a_stride) => _,
                     b = inout(reg) b => _,
                     steps = inout(reg) steps => _,
                     stride = in(reg) a_stride,
                     sixty_four = in(reg) 64_usize,
-                    row = in(reg) 128_usize,
+                    row = in(reg) out_stride,
                     out = in(reg) out,
+                    below = in(reg) out.wrapping_byte_add(16 * out_stride),
                     fresh = in(reg) usize::from(fresh),
                     options(nostack),
                 );
@@ -187,7 +195,14 @@ macro_rules! products {
         /// As the one of 32 rows, for 16.
         #[inline(always)]
         pub(crate) unsafe fn $one(
-            _: &Tiles, a: *const u8, a_stride: usize, b: *const u8, steps: usize, out: *mut f32, fresh: bool,
+            _: &Tiles,
+            a: *const u8,
+            a_stride: usize,
+            b: *const u8,
+            steps: usize,
+            out: *mut f32,
+            out_stride: usize,
+            fresh: bool,
         ) {
             // SAFETY: the caller's; the tiles are configured.
             unsafe {
@@ -221,7 +236,7 @@ macro_rules! products {
                     steps = inout(reg) steps => _,
                     stride = in(reg) a_stride,
                     sixty_four = in(reg) 64_usize,
-                    row = in(reg) 128_usize,
+                    row = in(reg) out_stride,
                     out = in(reg) out,
                     fresh = in(reg) usize::from(fresh),
                     options(nostack),

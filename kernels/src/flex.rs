@@ -57,6 +57,11 @@ pub fn set_precision<const D: usize>(weight: &Tensor<D>, precision: Precision) {
     }
 }
 
+/// What products with a weight are computed in.
+pub fn precision<const D: usize>(weight: &Tensor<D>) -> Precision {
+    floats(weight).map_or(Precision::F32, |weight| packs::precision(&weight))
+}
+
 /// Up to this many rows are multiplied by the weights as they lie, which memory's speed limits anyway.
 const FEW: usize = 4;
 
@@ -187,6 +192,8 @@ pub fn scale_shift<const D: usize>(
 
 /// Attention as `burn::tensor::module::attention` has it, except for a softcap.
 ///
+/// In bf16 and int8 its products are of bf16, where the CPU has tiles (AMX).
+///
 /// # Shapes
 /// `[b, h, q, d]`, `[b, h, k, d]`, `[b, h, k, v]`, mask and bias broadcast to `[b, h, q, k]` →
 /// `[b, h, q, v]`, laid out as `[b, q, h, v]`
@@ -198,8 +205,13 @@ pub fn attention(
     bias: Option<&Tensor<4>>,
     scale: Option<f64>,
     causal: bool,
+    precision: Precision,
 ) -> Option<Tensor<4>> {
     let isa = Isa::chosen()?;
+    let unit = match precision {
+        Precision::Bf16 | Precision::Int8 => Unit::chosen(Precision::Bf16),
+        Precision::F32 | Precision::Int4 => None,
+    };
     let rows = |tensor: &Tensor<4>| {
         let tensor = floats(tensor)?;
         let close = tensor.layout().shape()[3] <= 1 || tensor.layout().strides()[3] == 1;
@@ -267,7 +279,7 @@ pub fn attention(
         causal,
     };
     let mut out = pool::take(batch * queries * heads * value_width);
-    attention::attend(isa, &work, &mut out);
+    attention::attend(isa, unit, &work, &mut out);
     let shape = Shape::new([batch, heads, queries, value_width]);
     let [row, head] = [heads * value_width, value_width];
     let strides = [queries * row, head, row, 1].map(|stride| stride as isize);

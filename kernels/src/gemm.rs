@@ -564,10 +564,10 @@ impl<R: Rows> Block<'_, R> {
 }
 
 /// How deep a tile goes before the next one's turn: its rows of `A` stay in the nearest cache.
-const DEPTH: usize = 768;
+pub(crate) const DEPTH: usize = 768;
 /// From a row of a copy to the next. A constant, or the rows' places would not all stay in registers; and not
 /// a multiple of some KiB, or the rows would evict each other.
-const COPY_STRIDE: usize = DEPTH + MOST_LANES;
+pub(crate) const COPY_STRIDE: usize = DEPTH + MOST_LANES;
 /// How many floats of panels are used again and again: they stay in the second cache.
 const CACHE: usize = 1 << 18;
 
@@ -792,4 +792,4 @@ impl Tile {
 
 /// Of all instruction sets.
 const MOST_LANES: usize = 16;
-const MOST_ROWS: usize = 14;
+pub(crate) const MOST_ROWS: usize = 14;

@@ -45,15 +45,16 @@ pub use activation::Activation;
 pub use conv::Convolution;
 #[cfg(feature = "flex")]
 pub use flex::{
-    activate, attention, convolve, layer_norm, linear, max_pool, scale_shift, set_precision,
+    activate, attention, convolve, layer_norm, linear, max_pool, precision, scale_shift,
+    set_precision,
 };
 pub use narrow::Precision;
 #[cfg(feature = "flex")]
 pub use packs::after_packing;
 #[cfg(not(feature = "flex"))]
 pub use plain::{
-    activate, after_packing, attention, convolve, layer_norm, linear, max_pool, scale_shift,
-    set_precision,
+    activate, after_packing, attention, convolve, layer_norm, linear, max_pool, precision,
+    scale_shift, set_precision,
 };
 pub use simd::{Isa, VARIABLE};
 pub use threads::awake;

@@ -90,9 +90,9 @@ impl Unit {
 /// Columns of a panel.
 pub(crate) const WIDTH: usize = 32;
 /// Bytes of depth of a step.
-const STEP: usize = 64;
+pub(crate) const STEP: usize = 64;
 /// Rows that are computed at once.
-const ROWS: usize = 32;
+pub(crate) const ROWS: usize = 32;
 /// Up to this many rows, int8 weights meet rows in f32.
 pub const FEW: usize = 4;
 /// Beyond this depth sums of bytes could overflow.
@@ -579,7 +579,7 @@ impl Kernel for Widened<'_> {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(crate) mod x86 {
     use std::arch::x86_64::*;
     use std::ops::Range;
 
@@ -788,7 +788,8 @@ mod x86 {
         }
     }
 
-    fn mask(count: usize) -> __mmask16 {
+    /// The first numbers of a vector.
+    pub(crate) fn mask(count: usize) -> __mmask16 {
         ((1_u32 << count.min(16)) - 1) as __mmask16
     }
 
@@ -949,54 +950,27 @@ mod x86 {
                             let row = first - self.range.start;
                             let a = self.a.add(row * self.stride + from * STEP);
                             let sums = sums.add(group * ROWS * WIDTH);
-                            match &tiles {
-                                Some(tiles) => {
-                                    let lines = steps * WIDTH;
-                                    for line in group * lines / groups..(group + 1) * lines / groups
-                                    {
-                                        prefetch(next.wrapping_add(line * 64));
-                                    }
-                                    let product = match (INT, count > 16) {
-                                        (false, true) => amx::bf16_32,
-                                        (false, false) => amx::bf16_16,
-                                        (true, true) => amx::int8_32,
-                                        (true, false) => amx::int8_16,
-                                    };
-                                    product(tiles, a, self.stride, b, steps, sums, depth == 0);
+                            if tiled {
+                                let lines = steps * WIDTH;
+                                for line in group * lines / groups..(group + 1) * lines / groups {
+                                    prefetch(next.wrapping_add(line * 64));
                                 }
-                                None => self.dots::<INT>(a, b, count, sums),
                             }
+                            Product {
+                                a,
+                                a_stride: self.stride,
+                                count,
+                                b,
+                                steps,
+                                out: sums,
+                                out_stride: WIDTH,
+                            }
+                            .run::<INT>(tiles.as_ref(), depth == 0);
                             if depth == depths - 1 {
                                 self.finish::<INT>(sums, panel, first, count);
                             }
                         }
                     }
-                }
-            }
-        }
-
-        /// The sums of `count` rows by a panel.
-        #[inline(always)]
-        unsafe fn dots<const INT: bool>(
-            &self,
-            a: *const u8,
-            b: *const u8,
-            count: usize,
-            to: *mut f32,
-        ) {
-            let mut done = 0;
-            // SAFETY: the caller's.
-            unsafe {
-                while done < count {
-                    let a = a.add(done * self.stride);
-                    let to = to.add(done * WIDTH);
-                    let (stride, steps) = (self.stride, self.b.steps);
-                    done += match count - done {
-                        8.. => dots::<8, INT>(a, stride, b, steps, to),
-                        4.. => dots::<4, INT>(a, stride, b, steps, to),
-                        2.. => dots::<2, INT>(a, stride, b, steps, to),
-                        _ => dots::<1, INT>(a, stride, b, steps, to),
-                    };
                 }
             }
         }
@@ -1086,6 +1060,61 @@ mod x86 {
         }
     }
 
+    /// Sums of the products of up to 32 rows by a panel, or by a part of its depth.
+    pub(crate) struct Product {
+        /// Rows, `a_stride` bytes apart: `count` of them, and for tiles as many as make 16 or 32.
+        pub(crate) a: *const u8,
+        pub(crate) a_stride: usize,
+        pub(crate) count: usize,
+        pub(crate) b: *const u8,
+        pub(crate) steps: usize,
+        /// As many rows of 32 sums, `out_stride` sums apart.
+        pub(crate) out: *mut f32,
+        pub(crate) out_stride: usize,
+    }
+
+    impl Product {
+        /// What is in `out` is added to by tiles, unless it is `fresh`; without tiles it is always fresh.
+        ///
+        /// # Safety
+        /// The CPU has the instructions; the pointers are valid for the shapes.
+        #[inline(always)]
+        pub(crate) unsafe fn run<const INT: bool>(&self, tiles: Option<&amx::Tiles>, fresh: bool) {
+            let Self {
+                a,
+                a_stride,
+                count,
+                b,
+                steps,
+                out,
+                out_stride,
+            } = *self;
+            // SAFETY: the caller's.
+            unsafe {
+                if let Some(tiles) = tiles {
+                    let product = match (INT, count > 16) {
+                        (false, true) => amx::bf16_32,
+                        (false, false) => amx::bf16_16,
+                        (true, true) => amx::int8_32,
+                        (true, false) => amx::int8_16,
+                    };
+                    return product(tiles, a, a_stride, b, steps, out, 4 * out_stride, fresh);
+                }
+                let mut done = 0;
+                while done < count {
+                    let a = a.add(done * a_stride);
+                    let to = out.add(done * out_stride);
+                    done += match count - done {
+                        8.. => dots::<8, INT>(a, a_stride, b, steps, to, out_stride),
+                        4.. => dots::<4, INT>(a, a_stride, b, steps, to, out_stride),
+                        2.. => dots::<2, INT>(a, a_stride, b, steps, to, out_stride),
+                        _ => dots::<1, INT>(a, a_stride, b, steps, to, out_stride),
+                    };
+                }
+            }
+        }
+    }
+
     /// The sums of products of `COUNT` rows by a panel.
     #[inline(always)]
     unsafe fn dots<const COUNT: usize, const INT: bool>(
@@ -1094,6 +1123,7 @@ mod x86 {
         b: *const u8,
         steps: usize,
         to: *mut f32,
+        to_stride: usize,
     ) -> usize {
         // SAFETY: the caller's; vectors of numbers have no invalid bits.
         unsafe {
@@ -1124,8 +1154,8 @@ mod x86 {
                 }
             }
             for row in 0..COUNT {
-                _mm512_storeu_si512(to.add(row * WIDTH).cast(), left[row]);
-                _mm512_storeu_si512(to.add(row * WIDTH + 16).cast(), right[row]);
+                _mm512_storeu_si512(to.add(row * to_stride).cast(), left[row]);
+                _mm512_storeu_si512(to.add(row * to_stride + 16).cast(), right[row]);
             }
         }
         COUNT

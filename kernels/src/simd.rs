@@ -171,12 +171,22 @@ pub trait Vector: Copy {
     unsafe fn min(self, other: Self) -> Self;
     /// Rounds to the nearest integer.
     unsafe fn round(self) -> Self;
-    /// `2^self` of integers between -126 and 127.
-    unsafe fn exp2_integer(self) -> Self;
+    /// `self · 2^power` of integers between -126 and 127.
+    unsafe fn times_exp2(self, power: Self) -> Self;
     unsafe fn sum(self) -> f32;
     unsafe fn greatest(self) -> f32;
     /// The eight times four bits of each of `LANES` words, the lowest first, less eight.
     unsafe fn nibbles(from: *const u32) -> [Self; 8];
+    /// Writes `LANES` rows of as many floats as columns; rows are `stride` apart, and `to_stride` where they go.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
+        for row in 0..Self::LANES {
+            for column in 0..Self::LANES {
+                // SAFETY: the caller's.
+                unsafe { *to.add(column * to_stride + row) = *from.add(row * stride + column) };
+            }
+        }
+    }
 }
 
 /// Eight floats that the compiler makes what it can of.
@@ -259,8 +269,10 @@ impl Vector for Portable {
         self.zip(self, |a, _| (a + MAGIC) - MAGIC)
     }
     #[inline(always)]
-    unsafe fn exp2_integer(self) -> Self {
-        self.zip(self, |a, _| f32::from_bits(((a as i32 + 127) as u32) << 23))
+    unsafe fn times_exp2(self, power: Self) -> Self {
+        self.zip(power, |a, n| {
+            a * f32::from_bits(((n as i32 + 127) as u32) << 23)
+        })
     }
     #[inline(always)]
     unsafe fn sum(self) -> f32 {
@@ -282,7 +294,7 @@ impl Vector for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::Avx512;
+pub(crate) use x86::{Avx512, transposed};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -399,10 +411,11 @@ mod x86 {
             unsafe { Self(_mm256_round_ps::<NEAREST>(self.0)) }
         }
         #[inline(always)]
-        unsafe fn exp2_integer(self) -> Self {
+        unsafe fn times_exp2(self, power: Self) -> Self {
             unsafe {
-                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(self.0), _mm256_set1_epi32(127));
-                Self(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased)))
+                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(power.0), _mm256_set1_epi32(127));
+                let factor = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased));
+                Self(_mm256_mul_ps(self.0, factor))
             }
         }
         #[inline(always)]
@@ -440,6 +453,31 @@ mod x86 {
                     }};
                 }
                 shifted!(nibble)
+            }
+        }
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
+            unsafe {
+                let row = |row: usize| _mm256_loadu_ps(from.add(row * stride));
+                // Pairs of rows, fours of them, and halves.
+                for half in [0, 4] {
+                    let (a, b, c, d) = (row(half), row(half + 1), row(half + 2), row(half + 3));
+                    let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                    let (below, above) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+                    for (column, fours) in [
+                        _mm256_shuffle_ps::<0x44>(low, below),
+                        _mm256_shuffle_ps::<0xee>(low, below),
+                        _mm256_shuffle_ps::<0x44>(high, above),
+                        _mm256_shuffle_ps::<0xee>(high, above),
+                    ]
+                    .into_iter()
+                    .enumerate()
+                    {
+                        let to = to.add(column * to_stride + half);
+                        _mm_storeu_ps(to, _mm256_castps256_ps128(fours));
+                        _mm_storeu_ps(to.add(4 * to_stride), _mm256_extractf128_ps::<1>(fours));
+                    }
+                }
             }
         }
     }
@@ -547,11 +585,8 @@ mod x86 {
             unsafe { Self(_mm512_roundscale_ps::<NEAREST>(self.0)) }
         }
         #[inline(always)]
-        unsafe fn exp2_integer(self) -> Self {
-            unsafe {
-                let biased = _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127));
-                Self(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased)))
-            }
+        unsafe fn times_exp2(self, power: Self) -> Self {
+            unsafe { Self(_mm512_scalef_ps(self.0, power.0)) }
         }
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
@@ -580,6 +615,53 @@ mod x86 {
                 }
                 shifted!(nibble)
             }
+        }
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
+            unsafe {
+                let mut rows = [_mm512_setzero_si512(); 16];
+                for row in 0..16 {
+                    rows[row] = _mm512_loadu_si512(from.add(row * stride).cast());
+                }
+                for (row, values) in transposed(rows).into_iter().enumerate() {
+                    _mm512_storeu_si512(to.add(row * to_stride).cast(), values);
+                }
+            }
+        }
+    }
+
+    /// 16 rows of words of 32 bits as columns.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512.
+    #[inline(always)]
+    pub(crate) unsafe fn transposed(rows: [__m512i; 16]) -> [__m512i; 16] {
+        // SAFETY: the caller's.
+        unsafe {
+            // Pairs of rows, fours of them, then blocks of four rows, and pairs of blocks.
+            let mut fours = rows;
+            for four in 0..4 {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|row| rows[4 * four + row]);
+                let (low, high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+                let (below, above) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+                fours[four] = _mm512_unpacklo_epi64(low, below);
+                fours[4 + four] = _mm512_unpackhi_epi64(low, below);
+                fours[8 + four] = _mm512_unpacklo_epi64(high, above);
+                fours[12 + four] = _mm512_unpackhi_epi64(high, above);
+            }
+            let mut columns = rows;
+            for column in 0..4 {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|four| fours[4 * column + four]);
+                let even = _mm512_shuffle_i32x4::<0x88>(a, b);
+                let odd = _mm512_shuffle_i32x4::<0xdd>(a, b);
+                let later = _mm512_shuffle_i32x4::<0x88>(c, d);
+                let last = _mm512_shuffle_i32x4::<0xdd>(c, d);
+                columns[column] = _mm512_shuffle_i32x4::<0x88>(even, later);
+                columns[4 + column] = _mm512_shuffle_i32x4::<0x88>(odd, last);
+                columns[8 + column] = _mm512_shuffle_i32x4::<0xdd>(even, later);
+                columns[12 + column] = _mm512_shuffle_i32x4::<0xdd>(odd, last);
+            }
+            columns
         }
     }
 }

@@ -6,7 +6,9 @@ use burn::tensor::module;
 use burn::tensor::ops::{AttentionModuleOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{Bool, Device, Distribution, Tensor, Tolerance, activation};
 use salamander_kernels::{Activation, Convolution, Isa};
-use salamander_kernels::{attention, convolve, layer_norm, linear, max_pool, scale_shift};
+use salamander_kernels::{
+    Precision, attention, convolve, layer_norm, linear, max_pool, scale_shift,
+};
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), &Device::flex())
@@ -105,7 +107,16 @@ fn attentions() {
             let expected = module::attention_fallback(q, k, v, mask.clone(), bias.clone(), options);
             let (mask, bias) = (mask.as_ref(), bias.as_ref());
             same(
-                attention(&query, &key, &value, mask, bias, None, causal),
+                attention(
+                    &query,
+                    &key,
+                    &value,
+                    mask,
+                    bias,
+                    None,
+                    causal,
+                    Precision::F32,
+                ),
                 expected,
             );
         }

@@ -289,10 +289,17 @@ fn attentions() {
         let expected = naive(&work);
         for isa in Isa::present() {
             let mut found = vec![f32::NAN; expected.len()];
-            attend(isa, &work, &mut found);
+            attend(isa, None, &work, &mut found);
             let what =
                 format!("{isa:?} {batch} {heads} {queries} {keys} {width} {value_width} {causal}");
             close(&found, &expected, 1e-5, &what);
+        }
+        for unit in Unit::present(Precision::Bf16) {
+            let mut found = vec![f32::NAN; expected.len()];
+            attend(Isa::present()[0], Some(unit), &work, &mut found);
+            let what =
+                format!("{unit:?} {batch} {heads} {queries} {keys} {width} {value_width} {causal}");
+            close(&found, &expected, 2e-2, &what);
         }
     }
 }

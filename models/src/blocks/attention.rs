@@ -85,7 +85,7 @@ impl Attention {
         mask: Mask<'_>,
         bias: Option<Tensor<4>>,
     ) -> Tensor<3> {
-        self.project(look(query, key, value, mask, bias))
+        self.project(self.look(query, key, value, mask, bias))
     }
 
     /// The same without a bias, with `added` `[b, t, width]` added.
@@ -97,7 +97,7 @@ impl Attention {
         mask: Mask<'_>,
         added: Tensor<3>,
     ) -> Tensor<3> {
-        let joined = join(look(query, key, value, mask, None));
+        let joined = join(self.look(query, key, value, mask, None));
         linear(&self.output, joined, Some(added), Activation::Linear)
     }
 
@@ -120,6 +120,36 @@ impl Attention {
         let heads = [batch, tokens, self.heads, width / self.heads];
         projected.reshape(heads).swap_dims(1, 2)
     }
+
+    /// `softmax(query · keyᵀ / √d + bias) · value`, where the mask lets.
+    fn look(
+        &self,
+        query: Tensor<4>,
+        key: Tensor<4>,
+        value: Tensor<4>,
+        mask: Mask<'_>,
+        bias: Option<Tensor<4>>,
+    ) -> Tensor<4> {
+        let padding = mask.padding.map(|padding| {
+            let [batch, tokens] = padding.dims();
+            padding.clone().reshape([batch, 1, 1, tokens])
+        });
+        let (hidden, added) = (padding.as_ref(), bias.as_ref());
+        let precision = kernels::precision(&self.output.weight.val());
+        let causal = mask.causal;
+        let fast = kernels::attention(&query, &key, &value, hidden, added, None, causal, precision);
+        fast.unwrap_or_else(|| {
+            // Naming the scale that is taken anyway keeps GPUs from their flash kernels, which give wrong numbers
+            // (docs/wgpu.md, https://github.com/tracel-ai/burn/issues/4325).
+            let [.., width] = query.dims();
+            let options = AttentionModuleOptions {
+                scale: Some((width as f64).sqrt().recip()),
+                is_causal: causal,
+                ..AttentionModuleOptions::default()
+            };
+            module::attention(query, key, value, padding, bias, options)
+        })
+    }
 }
 
 /// `[b, h, t, d]` → `[b, t, h · d]`
@@ -127,31 +157,4 @@ fn join(context: Tensor<4>) -> Tensor<3> {
     let [batch, heads, tokens, width] = context.dims();
     let rows = context.swap_dims(1, 2);
     rows.reshape([batch, tokens, heads * width])
-}
-
-/// `softmax(query · keyᵀ / √d + bias) · value`, where the mask lets.
-fn look(
-    query: Tensor<4>,
-    key: Tensor<4>,
-    value: Tensor<4>,
-    mask: Mask<'_>,
-    bias: Option<Tensor<4>>,
-) -> Tensor<4> {
-    let padding = mask.padding.map(|padding| {
-        let [batch, tokens] = padding.dims();
-        padding.clone().reshape([batch, 1, 1, tokens])
-    });
-    let (hidden, added) = (padding.as_ref(), bias.as_ref());
-    let fast = kernels::attention(&query, &key, &value, hidden, added, None, mask.causal);
-    fast.unwrap_or_else(|| {
-        // Naming the scale that is taken anyway keeps GPUs from their flash kernels, which give wrong numbers
-        // (docs/wgpu.md, https://github.com/tracel-ai/burn/issues/4325).
-        let [.., width] = query.dims();
-        let options = AttentionModuleOptions {
-            scale: Some((width as f64).sqrt().recip()),
-            is_causal: mask.causal,
-            ..AttentionModuleOptions::default()
-        };
-        module::attention(query, key, value, padding, bias, options)
-    })
 }
