@@ -81,18 +81,22 @@ enum Layout {
 }
 
 impl Weights {
-    /// Lays out `[outputs, inputs / groups, height, width]`.
+    /// Lays out `[outputs, inputs / groups, height, width]`, each output's multiplied by its `scale`.
     ///
     /// # Panics
-    /// The weights are of another length.
-    pub fn new(isa: Isa, shape: &Shape, weights: &[f32]) -> Self {
+    /// The weights or scales are of another length.
+    pub fn new(isa: Isa, shape: &Shape, weights: &[f32], scale: Option<&[f32]>) -> Self {
         let (outputs, patch) = (shape.channels[1] / shape.groups, shape.patch());
         assert_eq!(weights.len(), shape.groups * outputs * patch);
+        assert!(scale.is_none_or(|scale| scale.len() == shape.channels[1]));
         if winograd::suits(shape) {
-            return Self(Layout::Winograd(Evaluated::new(isa, shape, weights)));
+            return Self(Layout::Winograd(Evaluated::new(isa, shape, weights, scale)));
         }
-        let groups = weights.chunks_exact((outputs * patch).max(1));
-        let groups = groups.map(|weights| Packed::new(isa, view(&turned(shape, weights), patch)));
+        let groups = weights.chunks_exact((outputs * patch).max(1)).enumerate();
+        let groups = groups.map(|(group, weights)| {
+            let scale = scale.map(|scale| &scale[group * outputs..][..outputs]);
+            Packed::new(isa, view(&turned(shape, weights, scale), patch))
+        });
         Self(Layout::Patches(groups.collect()))
     }
 
@@ -105,13 +109,15 @@ impl Weights {
         unit: Unit,
         shape: &Shape,
         weights: &[f32],
+        scale: Option<&[f32]>,
     ) -> Option<Self> {
         let (outputs, patch) = (shape.channels[1], shape.patch());
         if shape.groups != 1 || patch == 0 {
             return None;
         }
         assert_eq!(weights.len(), outputs * patch);
-        let turned = turned(shape, weights);
+        assert!(scale.is_none_or(|scale| scale.len() == outputs));
+        let turned = turned(shape, weights, scale);
         let narrow = Narrow::new(precision, unit, view(&turned, patch))?;
         let units = !matches!(narrow.unit(), Unit::Widened(_));
         units.then_some(Self(Layout::Narrow(narrow)))
@@ -119,16 +125,17 @@ impl Weights {
 }
 
 /// Weights in the order of patches of pictures whose channels are last.
-fn turned(shape: &Shape, weights: &[f32]) -> Vec<f32> {
+fn turned(shape: &Shape, weights: &[f32], scale: Option<&[f32]>) -> Vec<f32> {
     let patch = shape.patch().max(1);
     let places = shape.kernel[0] * shape.kernel[1];
     let channels = patch / places.max(1);
     let mut turned = vec![0.0; weights.len()];
-    let outputs = weights.chunks_exact(patch);
-    for (from, to) in outputs.zip(turned.chunks_exact_mut(patch)) {
+    let outputs = weights.chunks_exact(patch).enumerate();
+    for ((output, from), to) in outputs.zip(turned.chunks_exact_mut(patch)) {
+        let scale = scale.map_or(1.0, |scale| scale[output]);
         for place in 0..places {
             for channel in 0..channels {
-                to[place * channels + channel] = from[channel * places + place];
+                to[place * channels + channel] = scale * from[channel * places + place];
             }
         }
     }

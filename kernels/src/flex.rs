@@ -13,7 +13,7 @@ use crate::gemm::{self, Epilogue, Packed, View};
 use crate::narrow::{self, Narrow, Precision, Unit};
 use crate::norm;
 use crate::packs::{self, Packs};
-use crate::pool;
+use crate::pool::{self, Floats};
 use crate::pooling;
 use crate::simd::Isa;
 
@@ -36,7 +36,7 @@ fn slice(tensor: &FlexTensor) -> Option<&[f32]> {
     tensor.as_slice::<f32>()
 }
 
-fn tensor<const D: usize>(floats: Vec<f32>, shape: Shape) -> Tensor<D> {
+fn tensor<const D: usize>(floats: Floats, shape: Shape) -> Tensor<D> {
     Tensor::from_primitive::<Flex>(pool::tensor(floats, shape))
 }
 
@@ -108,7 +108,7 @@ pub fn linear<const D: usize>(
     if precision != Precision::F32 {
         static PACKS: LazyLock<Packs<Option<Narrow>>> = LazyLock::new(Packs::default);
         let unit = Unit::chosen(precision)?;
-        let packed = PACKS.get(&weight, (0, precision), || {
+        let packed = PACKS.get(&weight, None, (0, precision), || {
             Narrow::new(precision, unit, view)
         });
         narrow::multiply(from, packed.as_ref().as_ref()?, epilogue, &mut out);
@@ -116,7 +116,7 @@ pub fn linear<const D: usize>(
         gemm::multiply_few(isa, from, view.data, [rows, k, n], epilogue, &mut out);
     } else {
         static PACKS: LazyLock<Packs<Packed>> = LazyLock::new(Packs::default);
-        let packed = PACKS.get(&weight, (0, precision), || Packed::new(isa, view));
+        let packed = PACKS.get(&weight, None, (0, precision), || Packed::new(isa, view));
         gemm::multiply(from, &packed, epilogue, &mut out);
     }
     Some(tensor(out, shape))
@@ -307,7 +307,7 @@ fn channels_last(pictures: &Tensor<4>) -> Option<FlexTensor> {
 }
 
 /// The other way, without moving anything.
-fn pictures(floats: Vec<f32>, shape: [usize; 4]) -> Tensor<4> {
+fn pictures(floats: Floats, shape: [usize; 4]) -> Tensor<4> {
     tensor::<4>(floats, Shape::new(shape)).permute([0, 3, 1, 2])
 }
 
@@ -335,14 +335,20 @@ pub fn max_pool(input: &Tensor<4>, window: [[usize; 2]; 3]) -> Option<Tensor<4>>
 /// With fewer outputs in a group, vectors would be mostly empty.
 const LEAST_OUTPUTS: usize = 8;
 
-/// `act(weight ∗ input + bias + residual)`; `None` for groups of few channels too.
+/// Whether [`convolve`] takes the scale of a weight as it is, so that the weight need not be multiplied by it before.
+pub fn scales<const D: usize>(weight: &Tensor<D>) -> bool {
+    Isa::chosen().is_some() && floats(weight).is_some()
+}
+
+/// `act(scale · weight ∗ input + bias + residual)`; `None` for groups of few channels too.
 ///
 /// # Shapes
-/// `[b, in, h, w]`, `[out, in / groups, kh, kw]`, `[out]`, as the output → `[b, out, h', w']`, laid out as
+/// `[b, in, h, w]`, `[out, in / groups, kh, kw]`, twice `[out]`, as the output → `[b, out, h', w']`, laid out as
 /// `[b, h', w', out]`
 pub fn convolve(
     input: &Tensor<4>,
     weight: &Tensor<4>,
+    scale: Option<&Tensor<1>>,
     bias: Option<&Tensor<1>>,
     residual: Option<&Tensor<4>>,
     options: Convolution,
@@ -357,6 +363,10 @@ pub fn convolve(
         return None;
     }
     let input = channels_last(input)?;
+    let scale = match scale {
+        Some(scale) => Some(contiguous(scale)?),
+        None => None,
+    };
     let bias = match bias {
         Some(bias) => Some(contiguous(bias)?),
         None => None,
@@ -381,11 +391,13 @@ pub fn convolve(
     }
     let [height, width] = shape.output()?;
     let precision = packs::precision(&weight);
-    let packed = PACKS.get(&weight, (shape.layout(), precision), || {
+    let variant = (shape.layout(), precision);
+    let packed = PACKS.get(&weight, scale.as_ref(), variant, || {
         let weights = slice(&weight).unwrap_or_default();
+        let scale = scale.as_ref().and_then(slice);
         let narrow = Unit::chosen(precision)
-            .and_then(|unit| Weights::narrow(precision, unit, &shape, weights));
-        narrow.unwrap_or_else(|| Weights::new(isa, &shape, weights))
+            .and_then(|unit| Weights::narrow(precision, unit, &shape, weights, scale));
+        narrow.unwrap_or_else(|| Weights::new(isa, &shape, weights, scale))
     });
     let mut out = pool::take(batch * outputs * height * width);
     let epilogue = Epilogue {

@@ -45,7 +45,7 @@ pub use activation::Activation;
 pub use conv::Convolution;
 #[cfg(feature = "flex")]
 pub use flex::{
-    activate, attention, convolve, layer_norm, linear, max_pool, precision, scale_shift,
+    activate, attention, convolve, layer_norm, linear, max_pool, precision, scale_shift, scales,
     set_precision,
 };
 pub use narrow::Precision;
@@ -54,7 +54,7 @@ pub use packs::after_packing;
 #[cfg(not(feature = "flex"))]
 pub use plain::{
     activate, after_packing, attention, convolve, layer_norm, linear, max_pool, precision,
-    scale_shift, set_precision,
+    scale_shift, scales, set_precision,
 };
 pub use simd::{Isa, VARIABLE};
 pub use threads::awake;

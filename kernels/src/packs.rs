@@ -13,11 +13,30 @@ use crate::narrow::Precision;
 
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
+    weight: View,
+    scale: Option<View>,
+    variant: Variant,
+}
+
+/// Which elements of a storage a tensor is.
+#[derive(PartialEq, Eq, Hash)]
+struct View {
     storage: usize,
     offset: usize,
     shape: Vec<usize>,
     strides: Vec<isize>,
-    variant: Variant,
+}
+
+impl View {
+    fn of(tensor: &FlexTensor) -> Self {
+        let layout = tensor.layout();
+        Self {
+            storage: Arc::as_ptr(&tensor.data_arc()) as usize,
+            offset: layout.start_offset(),
+            shape: layout.shape().to_vec(),
+            strides: layout.strides().to_vec(),
+        }
+    }
 }
 
 /// How a weight was laid out, and in what.
@@ -59,7 +78,7 @@ pub(crate) fn precision(tensor: &FlexTensor) -> Precision {
 }
 
 /// What is kept of weights: `T`, by storage, view and variant.
-pub(crate) struct Packs<T>(RwLock<HashMap<Key, (Weak<Bytes>, Arc<T>)>>);
+pub(crate) struct Packs<T>(RwLock<HashMap<Key, (Vec<Weak<Bytes>>, Arc<T>)>>);
 
 impl<T> Default for Packs<T> {
     fn default() -> Self {
@@ -68,20 +87,17 @@ impl<T> Default for Packs<T> {
 }
 
 impl<T> Packs<T> {
-    /// What `make` makes of the tensor; at the first call for it, that is.
+    /// What `make` makes of the weight, and of what it is multiplied by; at the first call for them, that is.
     pub(crate) fn get(
         &self,
-        tensor: &FlexTensor,
+        weight: &FlexTensor,
+        scale: Option<&FlexTensor>,
         variant: Variant,
         make: impl FnOnce() -> T,
     ) -> Arc<T> {
-        let storage = tensor.data_arc();
-        let layout = tensor.layout();
         let key = Key {
-            storage: Arc::as_ptr(&storage) as usize,
-            offset: layout.start_offset(),
-            shape: layout.shape().to_vec(),
-            strides: layout.strides().to_vec(),
+            weight: View::of(weight),
+            scale: scale.map(View::of),
             variant,
         };
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -90,12 +106,15 @@ impl<T> Packs<T> {
         }
         drop(known);
         let made = Arc::new(make());
-        if let (Some(after), Some(bytes)) = (AFTER.get(), own_bytes(tensor)) {
+        if let (Some(after), Some(bytes)) = (AFTER.get(), own_bytes(weight)) {
             after(bytes);
         }
+        let storages = std::iter::once(weight).chain(scale);
+        let storages = storages.map(|tensor| Arc::downgrade(&tensor.data_arc()));
+        let entry = (storages.collect(), Arc::clone(&made));
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, (storage, _)| storage.strong_count() > 0);
-        known.insert(key, (Arc::downgrade(&storage), Arc::clone(&made)));
+        known.retain(|_, (storages, _)| storages.iter().all(|one| one.strong_count() > 0));
+        known.insert(key, entry);
         made
     }
 }

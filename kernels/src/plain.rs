@@ -73,10 +73,16 @@ pub fn max_pool(_: &Tensor<4>, _: [[usize; 2]; 3]) -> Option<Tensor<4>> {
     None
 }
 
-/// `act(weight ∗ input + bias + residual)`.
+/// Whether [`convolve`] takes the scale of a weight as it is.
+pub fn scales<const D: usize>(_: &Tensor<D>) -> bool {
+    false
+}
+
+/// `act(scale · weight ∗ input + bias + residual)`.
 pub fn convolve(
     _: &Tensor<4>,
     _: &Tensor<4>,
+    _: Option<&Tensor<1>>,
     _: Option<&Tensor<1>>,
     _: Option<&Tensor<4>>,
     _: Convolution,

@@ -61,8 +61,8 @@ fn possible(shape: &Shape) -> bool {
 }
 
 impl Evaluated {
-    /// Evaluates `[outputs, inputs, 3, 3]`.
-    pub(crate) fn new(isa: Isa, shape: &Shape, weights: &[f32]) -> Self {
+    /// Evaluates `[outputs, inputs, 3, 3]`, each output's multiplied by its `scale`.
+    pub(crate) fn new(isa: Isa, shape: &Shape, weights: &[f32], scale: Option<&[f32]>) -> Self {
         let [inputs, outputs] = shape.channels;
         let panel = 2 * isa.lanes();
         let columns = (2 * panel).min(outputs.next_multiple_of(panel));
@@ -73,8 +73,9 @@ impl Evaluated {
             rows.for_each(|(input, row)| {
                 for column in 0..columns.min(outputs - first) {
                     let kernel = &weights[((first + column) * inputs + input) * 9..][..9];
+                    let scale = scale.map_or(1.0, |scale| f64::from(scale[first + column]));
                     for (point, value) in evaluate_kernel(kernel).into_iter().enumerate() {
-                        row[point * columns + column] = value as f32;
+                        row[point * columns + column] = (scale * value) as f32;
                     }
                 }
             });

@@ -127,10 +127,11 @@ fn attentions() {
 fn convolutions() {
     for (groups, size, stride) in [(1, 3, 1), (1, 1, 2), (2, 5, 2), (3, 3, 1)] {
         let (input, bias) = (random([2, 6, 15, 19]), random([24]));
-        let weight = random([24, 6 / groups, size, size]);
+        let (weight, scale) = (random([24, 6 / groups, size, size]), random([24]));
         let edge = size / 2;
         let options = ConvOptions::new([stride; 2], [edge; 2], [1; 2], groups);
-        let expected = module::conv2d(input.clone(), weight.clone(), Some(bias.clone()), options);
+        let scaled = weight.clone() * scale.clone().reshape([24, 1, 1, 1]);
+        let expected = module::conv2d(input.clone(), scaled, Some(bias.clone()), options);
         let options = Convolution {
             stride: [stride; 2],
             padding: [edge; 2],
@@ -141,6 +142,7 @@ fn convolutions() {
         let found = convolve(
             &input,
             &weight,
+            Some(&scale),
             Some(&bias),
             Some(&added),
             options,
@@ -156,7 +158,7 @@ fn convolutions() {
         dilation: [1; 2],
         groups: 6,
     };
-    assert!(convolve(&input, &weight, None, None, options, Activation::None).is_none());
+    assert!(convolve(&input, &weight, None, None, None, options, Activation::None).is_none());
 }
 
 #[test]

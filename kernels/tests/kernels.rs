@@ -426,9 +426,12 @@ fn convolution(random: &mut Random, shape: &Shape, tolerance: f64) {
     let bias = (random.below(2) == 1).then_some(&bias[..]);
     let residual = (random.below(2) == 1).then_some(&residual[..]);
     let activation = [Activation::None, Activation::Relu, Activation::Gelu][random.below(3)];
-    let expected = naive_convolution(shape, &input, &weights, bias, residual, activation);
+    let scale = random.floats(channels[1]);
+    let scale = (random.below(2) == 1).then_some(&scale[..]);
+    let whole = scaled(&weights, scale);
+    let expected = naive_convolution(shape, &input, &whole, bias, residual, activation);
     for isa in Isa::present() {
-        let weights = Weights::new(isa, shape, &weights);
+        let weights = Weights::new(isa, shape, &weights, scale);
         let last = channels_last(&input, channels[0], shape.batch);
         let residual = residual.map(|r| channels_last(r, channels[1], shape.batch));
         let epilogue = Epilogue {
@@ -445,6 +448,16 @@ fn convolution(random: &mut Random, shape: &Shape, tolerance: f64) {
             &format!("{isa:?} {shape:?} {activation:?}"),
         );
     }
+}
+
+/// The weights of each output channel multiplied by its scale.
+fn scaled(weights: &[f32], scale: Option<&[f32]>) -> Vec<f32> {
+    let Some(scale) = scale else {
+        return weights.to_vec();
+    };
+    let patch = weights.len() / scale.len();
+    let weights = weights.iter().enumerate();
+    weights.map(|(at, x)| x * scale[at / patch]).collect()
 }
 
 /// `[batch, channels, pixels]` as `[batch, pixels, channels]`.
@@ -709,7 +722,10 @@ fn narrow_convolutions() {
         let pixels = shape.input[0] * shape.input[1];
         let patch = inputs * shape.kernel[0] * shape.kernel[1];
         let input = random.floats(shape.batch * inputs * pixels);
-        let weights = random.floats(outputs * patch);
+        let raw = random.floats(outputs * patch);
+        let scale = random.floats(outputs);
+        let scale = (random.below(2) == 1).then_some(&scale[..]);
+        let weights = scaled(&raw, scale);
         let bias = random.floats(outputs);
         let bias = (random.below(2) == 1).then_some(&bias[..]);
         let plain = |input: &[f32], weights: &[f32], bias| {
@@ -737,7 +753,7 @@ fn narrow_convolutions() {
             let by_weights = plain(&sizes(&input), &of_weights, None);
             let by_both = plain(&of_input, &of_weights, None);
             for unit in Unit::present(precision) {
-                let Some(packed) = Weights::narrow(precision, unit, &shape, &weights) else {
+                let Some(packed) = Weights::narrow(precision, unit, &shape, &raw, scale) else {
                     assert!(matches!(unit, Unit::Widened(_)));
                     continue;
                 };

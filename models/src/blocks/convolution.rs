@@ -1,3 +1,4 @@
+use burn::module::Param;
 use burn::nn::conv::{Conv1d, Conv2d};
 use burn::nn::pool::MaxPool2d;
 use burn::nn::{PaddingConfig1d, PaddingConfig2d};
@@ -7,12 +8,14 @@ use salamander_kernels::Convolution;
 
 use super::Activation;
 
-/// A convolution and what follows: the sum with another tensor, an activation.
+/// A convolution, whose weights are multiplied by `scale`, and what follows: the sum with another tensor, an
+/// activation.
 ///
 /// # Shapes
-/// `[b, in, h, w]`, added as the output → `[b, out, h', w']`
+/// `[out]`, `[b, in, h, w]`, added as the output → `[b, out, h', w']`
 pub fn conv2d(
     layer: &Conv2d,
+    scale: Option<Tensor<1>>,
     input: Tensor<4>,
     added: Option<Tensor<4>>,
     activation: Activation,
@@ -32,6 +35,7 @@ pub fn conv2d(
             kernels::convolve(
                 &input,
                 &weight,
+                scale.as_ref(),
                 bias.as_ref(),
                 added.as_ref(),
                 options,
@@ -39,12 +43,23 @@ pub fn conv2d(
             )
         });
     fast.unwrap_or_else(|| {
-        let output = layer.forward(input);
+        let output = match scale {
+            Some(scale) => scaled(layer.clone(), scale).forward(input),
+            None => layer.forward(input),
+        };
         activation.forward(match added {
             Some(added) => output + added,
             None => output,
         })
     })
+}
+
+/// The same layer, the weights of each output channel multiplied by its scale `[out]`.
+pub fn scaled(mut layer: Conv2d, scale: Tensor<1>) -> Conv2d {
+    let [channels] = scale.dims();
+    let weight = layer.weight.val() * scale.reshape([channels, 1, 1, 1]);
+    layer.weight = Param::initialized(layer.weight.id, weight);
+    layer
 }
 
 /// A padding that is the same on either side.
@@ -82,7 +97,8 @@ pub fn conv1d(layer: &Conv1d, input: Tensor<3>, activation: Activation) -> Tenso
             // By way of `[b, l, channels]`, as the kernel lays it out, so that no dimension is copied.
             let input = input.clone().swap_dims(1, 2).unsqueeze_dim::<4>(1);
             let input = input.permute([0, 3, 1, 2]);
-            let output = kernels::convolve(&input, &weight, bias.as_ref(), None, options, known)?;
+            let output =
+                kernels::convolve(&input, &weight, None, bias.as_ref(), None, options, known)?;
             let output = output.permute([0, 2, 3, 1]).squeeze_dim::<3>(1);
             Some(output.swap_dims(1, 2))
         });

@@ -7,10 +7,11 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::pool::{AvgPool2d, AvgPool2dConfig, MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Initializer, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
+use salamander_kernels as kernels;
 
 use super::config::{ResNetConfig, Stem};
 use crate::ConfigError;
-use crate::blocks::{Activation, conv2d, max_pool2d};
+use crate::blocks::{Activation, conv2d, max_pool2d, scaled};
 
 /// The convolutional trunk.
 #[derive(Module, Debug)]
@@ -269,6 +270,8 @@ impl Block {
 struct ConvNorm {
     convolution: Conv2d,
     normalization: Option<Norm>,
+    /// What the folded norm multiplies each output channel's weights with, where they stay as they are.
+    scale: Option<Param<Tensor<1>>>,
     #[module(skip)]
     activation: Activation,
 }
@@ -290,6 +293,7 @@ impl ConvNorm {
         Self {
             convolution: convolution.init(device),
             normalization: (!config.folded).then(|| Norm::new(channels[1], device)),
+            scale: None,
             activation,
         }
     }
@@ -298,9 +302,9 @@ impl ConvNorm {
     /// `[b, c, h, w]` → `[b, c', h', w']`
     fn forward(&self, features: Tensor<4>) -> Tensor<4> {
         let Some(norm) = &self.normalization else {
-            return conv2d(&self.convolution, features, None, self.activation);
+            return self.convolve(features, None, self.activation);
         };
-        let features = conv2d(&self.convolution, features, None, Activation::Linear);
+        let features = self.convolve(features, None, Activation::Linear);
         self.activation.forward(norm.forward(features))
     }
 
@@ -312,10 +316,20 @@ impl ConvNorm {
         activation: Activation,
     ) -> Tensor<4> {
         let Some(norm) = &self.normalization else {
-            return conv2d(&self.convolution, features, Some(added), activation);
+            return self.convolve(features, Some(added), activation);
         };
-        let features = conv2d(&self.convolution, features, None, Activation::Linear);
+        let features = self.convolve(features, None, Activation::Linear);
         activation.forward(norm.forward(features) + added)
+    }
+
+    fn convolve(
+        &self,
+        features: Tensor<4>,
+        added: Option<Tensor<4>>,
+        activation: Activation,
+    ) -> Tensor<4> {
+        let scale = self.scale.as_ref().map(Param::val);
+        conv2d(&self.convolution, scale, features, added, activation)
     }
 
     fn folded(mut self) -> Self {
@@ -323,10 +337,12 @@ impl ConvNorm {
             return self;
         };
         let (scale, shift) = norm.affine();
-        let [channels] = scale.dims();
-        let weight = &mut self.convolution.weight;
-        let folded = weight.val() * scale.reshape([channels, 1, 1, 1]);
-        *weight = Param::initialized(weight.id, folded);
+        if kernels::scales(&self.convolution.weight.val()) {
+            // Multiplied where they are packed, so that no copy of them stays beside the file.
+            self.scale = Some(Param::initialized(norm.weight.id, scale));
+        } else {
+            self.convolution = scaled(self.convolution, scale);
+        }
         self.convolution.bias = Some(Param::initialized(norm.bias.id, shift));
         self
     }

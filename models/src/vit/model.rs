@@ -134,7 +134,13 @@ impl Embeddings {
     /// # Shapes
     /// `[b, c, h, w]` → `[b, t, hidden]`
     fn forward(&self, pictures: Pictures) -> Tensor<3> {
-        let patches = conv2d(&self.projection, pictures.pixels, None, Activation::Linear);
+        let patches = conv2d(
+            &self.projection,
+            None,
+            pictures.pixels,
+            None,
+            Activation::Linear,
+        );
         let [batch, width, rows, columns] = patches.dims();
         // In this order nothing is copied where a picture's channels are last.
         let mut patches = patches.permute([0, 2, 3, 1]).flatten::<3>(1, 2);
