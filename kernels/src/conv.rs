@@ -6,8 +6,9 @@
 
 use std::ops::Range;
 
+use crate::activation::Activation;
 use crate::gemm::{Epilogue, Packed, Rows, View, multiply, multiply_rows};
-use crate::narrow::{self, Narrow, Precision, Unit};
+use crate::narrow::{self, Ending, Narrow, Numbers, NumbersMut, Precision, Unit};
 use crate::simd::{Isa, Vector};
 use crate::winograd::{self, Evaluated};
 
@@ -98,6 +99,11 @@ impl Weights {
             Packed::new(isa, view(&turned(shape, weights, scale), patch))
         });
         Self(Layout::Patches(groups.collect()))
+    }
+
+    /// Whether pictures may be of bf16, before and after.
+    pub fn takes_bf16(&self) -> bool {
+        matches!(&self.0, Layout::Narrow(narrow) if narrow.precision() == Precision::Bf16)
     }
 
     /// The same in fewer bits, for one group; `None` in f32, and where the CPU has no unit for it.
@@ -191,7 +197,9 @@ pub fn convolve(
                 shape: *shape,
                 output,
             };
-            return narrow::multiply_patches(patches, input, weights, epilogue, out);
+            let input = Numbers::F32(input);
+            let out = NumbersMut::F32(out);
+            return narrow::multiply_patches(patches, input, weights, epilogue.into(), out);
         }
     };
     let packed = [shape.patch(), outputs / groups];
@@ -215,6 +223,40 @@ pub fn convolve(
         // SAFETY: there is a patch for each pixel of the output, as long as the weights are deep.
         unsafe { multiply_rows(patches, weights, first, outputs, epilogue, out) };
     }
+}
+
+/// The same of pictures of which some are bf16.
+///
+/// # Panics
+/// As [`convolve`], or the weights [do not take them](Weights::takes_bf16).
+pub fn convolve_bf16(
+    shape: &Shape,
+    input: Numbers<'_>,
+    weights: &Weights,
+    bias: Option<&[f32]>,
+    residual: Option<Numbers<'_>>,
+    activation: Activation,
+    out: NumbersMut<'_>,
+) {
+    let output = shape.output().unwrap_or_default();
+    if shape.batch * output[0] * output[1] == 0 {
+        return;
+    }
+    let fits = [shape.patch(), shape.channels[1]];
+    let weights = match &weights.0 {
+        Layout::Narrow(weights) if weights.shape() == fits && shape.groups == 1 => weights,
+        _ => unreachable!("weights of another shape"),
+    };
+    let patches = Patches {
+        shape: *shape,
+        output,
+    };
+    let ending = Ending {
+        bias,
+        residual,
+        activation,
+    };
+    narrow::multiply_patches(patches, input, weights, ending, out);
 }
 
 /// The patches of pictures as the rows of a matrix: `[batch · height · width, kernel · channels]`.

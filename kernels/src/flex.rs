@@ -3,14 +3,16 @@
 
 use std::sync::LazyLock;
 
-use burn::tensor::{Bool, DType, Shape, Tensor};
+use burn::tensor::{Bool, DType, FloatDType, Shape, Tensor};
 use burn_flex::{Flex, FlexTensor, Layout};
+use half::bf16;
+use half::slice::HalfFloatSliceExt;
 
 use crate::activation::{self, Activation};
 use crate::attention::{self, Attention, Grid, Heads};
 use crate::conv::{self, Convolution, Weights};
 use crate::gemm::{self, Epilogue, Packed, View};
-use crate::narrow::{self, Narrow, Precision, Unit};
+use crate::narrow::{self, Narrow, Numbers, NumbersMut, Precision, Unit};
 use crate::norm;
 use crate::packs::{self, Packs};
 use crate::pool::{self, Floats};
@@ -306,6 +308,23 @@ fn channels_last(pictures: &Tensor<4>) -> Option<FlexTensor> {
     contiguous(&pictures.clone().permute([0, 2, 3, 1]))
 }
 
+/// The same of f32 or bf16.
+fn numbers_last(pictures: &Tensor<4>) -> Option<FlexTensor> {
+    let pictures = pictures.clone().permute([0, 2, 3, 1]);
+    let pictures = pictures.try_into_primitive::<Flex>().ok()?;
+    matches!(pictures.dtype(), DType::F32 | DType::BF16).then(|| pictures.to_contiguous())
+}
+
+fn numbers(tensor: &FlexTensor) -> Option<Numbers<'_>> {
+    match tensor.dtype() {
+        DType::BF16 => {
+            let numbers = tensor.as_slice::<bf16>()?;
+            Some(Numbers::Bf16(numbers.reinterpret_cast()))
+        }
+        _ => slice(tensor).map(Numbers::F32),
+    }
+}
+
 /// The other way, without moving anything.
 fn pictures(floats: Floats, shape: [usize; 4]) -> Tensor<4> {
     tensor::<4>(floats, Shape::new(shape)).permute([0, 3, 1, 2])
@@ -345,6 +364,9 @@ pub fn scales<const D: usize>(weight: &Tensor<D>) -> bool {
 /// # Shapes
 /// `[b, in, h, w]`, `[out, in / groups, kh, kw]`, twice `[out]`, as the output → `[b, out, h', w']`, laid out as
 /// `[b, h', w', out]`
+///
+/// # Types
+/// Of input and residual f32 or bf16. The output is bf16 where it `may` be and the weights are, else f32.
 pub fn convolve(
     input: &Tensor<4>,
     weight: &Tensor<4>,
@@ -353,6 +375,7 @@ pub fn convolve(
     residual: Option<&Tensor<4>>,
     options: Convolution,
     activation: Activation,
+    may: bool,
 ) -> Option<Tensor<4>> {
     static PACKS: LazyLock<Packs<Weights>> = LazyLock::new(Packs::default);
     let isa = Isa::chosen()?;
@@ -362,7 +385,7 @@ pub fn convolve(
     if groups == 0 || depth == 0 || (groups > 1 && outputs / groups < LEAST_OUTPUTS) {
         return None;
     }
-    let input = channels_last(input)?;
+    let mut input = numbers_last(input)?;
     let scale = match scale {
         Some(scale) => Some(contiguous(scale)?),
         None => None,
@@ -371,8 +394,8 @@ pub fn convolve(
         Some(bias) => Some(contiguous(bias)?),
         None => None,
     };
-    let residual = match residual {
-        Some(residual) => Some(channels_last(residual)?),
+    let mut residual = match residual {
+        Some(residual) => Some(numbers_last(residual)?),
         None => None,
     };
     let [batch, height, width, inputs] = input.layout().shape().dims();
@@ -399,12 +422,44 @@ pub fn convolve(
             .and_then(|unit| Weights::narrow(precision, unit, &shape, weights, scale));
         narrow.unwrap_or_else(|| Weights::new(isa, &shape, weights, scale))
     });
-    let mut out = pool::take(batch * outputs * height * width);
+    let count = batch * outputs * height * width;
+    let bias = bias.as_ref().and_then(slice);
+    if packed.takes_bf16() {
+        let half = may && count.is_multiple_of(2);
+        let mut out = pool::take(if half { count / 2 } else { count });
+        let to = if half {
+            NumbersMut::Bf16(bytemuck::cast_slice_mut(&mut out))
+        } else {
+            NumbersMut::F32(&mut out)
+        };
+        let residual = residual.as_ref().and_then(numbers);
+        let input = numbers(&input)?;
+        conv::convolve_bf16(&shape, input, &packed, bias, residual, activation, to);
+        let dtype = if half { DType::BF16 } else { DType::F32 };
+        let layout = Layout::contiguous(Shape::new([batch, height, width, outputs]));
+        let out = FlexTensor::new(pool::bytes(out), layout, dtype);
+        return Some(Tensor::from_primitive::<Flex>(out).permute([0, 3, 1, 2]));
+    }
+    input = widened(input)?;
+    residual = match residual {
+        Some(residual) => Some(widened(residual)?),
+        None => None,
+    };
+    let mut out = pool::take(count);
     let epilogue = Epilogue {
-        bias: bias.as_ref().and_then(slice),
+        bias,
         residual: residual.as_ref().and_then(slice),
         activation,
     };
     conv::convolve(&shape, slice(&input)?, &packed, epilogue, &mut out);
     Some(pictures(out, [batch, height, width, outputs]))
+}
+
+/// The same numbers in f32.
+fn widened(tensor: FlexTensor) -> Option<FlexTensor> {
+    if tensor.dtype() == DType::F32 {
+        return Some(tensor);
+    }
+    let tensor = Tensor::<4>::from_primitive::<Flex>(tensor).cast(FloatDType::F32);
+    contiguous(&tensor)
 }

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::activation::Activate;
+use crate::activation::{Activate, Activation};
 use crate::aligned::{Line, Lines};
 use crate::conv::Patches;
 use crate::gemm::{Ahead, Epilogue, Shared, Tile, View};
@@ -173,6 +173,11 @@ impl Narrow {
     /// Rows and columns.
     pub fn shape(&self) -> [usize; 2] {
         [self.k, self.n]
+    }
+
+    /// What it is in.
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// What computes products with it.
@@ -409,29 +414,86 @@ pub fn multiply(a: &[f32], b: &Narrow, epilogue: Epilogue<'_>, out: &mut [f32]) 
     });
 }
 
-/// The same of the patches of pictures. In int8, a picture has one scale and one zero.
+/// Floats, or bf16 as their bits.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub enum Numbers<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [u16]),
+}
+
+impl Numbers<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Numbers::F32(numbers) => numbers.len(),
+            Numbers::Bf16(numbers) => numbers.len(),
+        }
+    }
+}
+
+/// The same to be written.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum NumbersMut<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [u16]),
+}
+
+impl NumbersMut<'_> {
+    fn len(&self) -> usize {
+        match self {
+            NumbersMut::F32(numbers) => numbers.len(),
+            NumbersMut::Bf16(numbers) => numbers.len(),
+        }
+    }
+}
+
+/// What is added to the products of patches, and what is made of the sum.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ending<'a> {
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) residual: Option<Numbers<'a>>,
+    pub(crate) activation: Activation,
+}
+
+impl<'a> From<Epilogue<'a>> for Ending<'a> {
+    fn from(epilogue: Epilogue<'a>) -> Self {
+        Self {
+            bias: epilogue.bias,
+            residual: epilogue.residual.map(Numbers::F32),
+            activation: epilogue.activation,
+        }
+    }
+}
+
+/// The same of the patches of pictures. In int8, a picture has one scale and one zero, and all else is f32.
 ///
 /// # Panics
-/// Lengths and shapes do not fit, or the unit of `b` is [`Unit::Widened`].
+/// Lengths, shapes and types do not fit, or the unit of `b` is [`Unit::Widened`].
 pub(crate) fn multiply_patches(
     patches: Patches,
-    pictures: &[f32],
+    pictures: Numbers<'_>,
     b: &Narrow,
-    epilogue: Epilogue<'_>,
-    out: &mut [f32],
+    ending: Ending<'_>,
+    out: NumbersMut<'_>,
 ) {
     let m = patches.shape.batch * patches.of_picture();
     let [height, width] = patches.shape.input;
     let pixels = patches.shape.batch * height * width;
     assert_eq!(pictures.len(), pixels * patches.shape.channels[0]);
     assert_eq!(out.len(), m * b.n);
-    assert!(epilogue.bias.is_none_or(|bias| bias.len() == b.n));
-    assert!(epilogue.residual.is_none_or(|rows| rows.len() == out.len()));
+    assert!(ending.bias.is_none_or(|bias| bias.len() == b.n));
+    assert!(ending.residual.is_none_or(|rows| rows.len() == out.len()));
     assert!(!matches!(b.unit, Unit::Widened(_)), "no unit for patches");
-    // SAFETY: `b` was packed for a unit that is present; lengths are asserted above.
+    let floats = matches!(pictures, Numbers::F32(_)) && matches!(out, NumbersMut::F32(_));
+    assert!(
+        floats || b.precision == Precision::Bf16,
+        "types of a product"
+    );
+    // SAFETY: `b` was packed for a unit that is present; lengths and types are asserted above.
     #[cfg(target_arch = "x86_64")]
     unsafe {
-        x86::multiply_patches(patches, pictures, b, epilogue, Shared(out.as_mut_ptr()));
+        x86::multiply_patches(patches, pictures, b, ending, out);
     }
 }
 
@@ -585,7 +647,10 @@ pub(crate) mod x86 {
 
     use rayon::prelude::*;
 
-    use super::{LINES, Line, Narrow, PICTURES, Precision, ROWS, Row, STEP, Tasks, Unit, WIDTH};
+    use super::{
+        Ending, LINES, Line, Narrow, Numbers, NumbersMut, PICTURES, Precision, ROWS, Row, STEP,
+        Tasks, Unit, WIDTH,
+    };
     use crate::activation::apply;
     use crate::amx;
     use crate::conv::Patches;
@@ -644,8 +709,8 @@ pub(crate) mod x86 {
                 stride,
                 rows: &rows[range.clone()],
                 b,
-                epilogue,
-                out: out.get(),
+                ending: epilogue.into(),
+                out: Out::F32(out.get()),
                 range,
                 panels,
             };
@@ -664,49 +729,38 @@ pub(crate) mod x86 {
     /// As [`multiply`], and lengths are as `narrow::multiply_patches` asserts.
     pub(super) unsafe fn multiply_patches(
         patches: Patches,
-        pictures: &[f32],
+        pictures: Numbers<'_>,
         b: &Narrow,
-        epilogue: Epilogue<'_>,
-        out: Shared,
+        ending: Ending<'_>,
+        out: NumbersMut<'_>,
     ) {
         let count = patches.of_picture();
         let m = patches.shape.batch * count;
         let bf16 = b.precision == Precision::Bf16;
         let size = if bf16 { 2 } else { 1 };
         let (mut pixels, mut scales) = PICTURES.take();
-        let needed = (pictures.len() * size).div_ceil(64);
-        if pixels.len() < needed {
-            pixels.resize(needed, Line([0; 64]));
-        }
         scales.clear();
-        let to = Bytes(pixels.as_mut_ptr().cast());
-        let picture = pictures.len() / patches.shape.batch.max(1);
-        // Small enough for the second cache.
-        let pieces = pictures.par_chunks(1 << 13).enumerate();
-        if bf16 {
-            scales.resize(patches.shape.batch, Row::default());
-            // SAFETY: as the function's own; each number has its place in `pixels`.
-            pieces.for_each(|(index, piece)| unsafe {
-                row_to_bf16(piece.as_ptr(), piece.len(), to.get().add((index << 13) * 2));
-            });
-        } else {
-            for (index, floats) in pictures.chunks_exact(picture.max(1)).enumerate() {
-                let pieces = || floats.par_chunks(1 << 13).enumerate();
-                // SAFETY: as the function's own; each number has its place in `pixels`.
-                let reach =
-                    pieces().map(|(_, piece)| unsafe { reach(piece.as_ptr(), piece.len()) });
-                let row = to_row(reach.reduce(
-                    || [0.0; 3],
-                    |[a, b, c], [d, e, f]| [a.min(d), b.max(e), c + f],
-                ));
-                scales.push(row);
-                // SAFETY: as above.
-                pieces().for_each(|(part, piece)| unsafe {
-                    let at = index * picture + (part << 13);
-                    bytes_by(row, piece.as_ptr(), piece.len(), to.get().add(at));
-                });
+        let to = match pictures {
+            // As they lie.
+            Numbers::Bf16(pictures) => {
+                scales.resize(patches.shape.batch, Row::default());
+                Bytes(pictures.as_ptr().cast_mut().cast())
             }
-        }
+            Numbers::F32(pictures) => {
+                let needed = (pictures.len() * size).div_ceil(64);
+                if pixels.len() < needed {
+                    pixels.resize(needed, Line([0; 64]));
+                }
+                let to = Bytes(pixels.as_mut_ptr().cast());
+                // SAFETY: as the function's own; there is room for all numbers.
+                unsafe { narrow_pictures(bf16, pictures, patches.shape.batch, to, &mut scales) };
+                to
+            }
+        };
+        let out = match out {
+            NumbersMut::F32(out) => Out::F32(out.as_mut_ptr()),
+            NumbersMut::Bf16(out) => Out::Bf16(out.as_mut_ptr()),
+        };
         let by_picture = &scales[..];
         let stride = b.steps * STEP + 64;
         Tasks::of_patches(m, b.n.div_ceil(WIDTH), stride).run(|range, panels| {
@@ -740,8 +794,8 @@ pub(crate) mod x86 {
                 stride,
                 rows: &rows,
                 b,
-                epilogue,
-                out: out.get(),
+                ending,
+                out,
                 range,
                 panels,
             };
@@ -756,6 +810,45 @@ pub(crate) mod x86 {
             LINES.set((lines, rows));
         });
         PICTURES.set((pixels, scales));
+    }
+
+    /// Brings pictures to bf16, or to bytes by a scale and a zero of each.
+    ///
+    /// # Safety
+    /// As [`row_to_bf16`] or [`row_to_int8`], and there is room for all numbers.
+    unsafe fn narrow_pictures(
+        bf16: bool,
+        pictures: &[f32],
+        batch: usize,
+        to: Bytes,
+        scales: &mut Vec<Row>,
+    ) {
+        if bf16 {
+            scales.resize(batch, Row::default());
+            // Small enough for the second cache.
+            let pieces = pictures.par_chunks(1 << 13).enumerate();
+            // SAFETY: as the function's own; each number has its place.
+            pieces.for_each(|(index, piece)| unsafe {
+                row_to_bf16(piece.as_ptr(), piece.len(), to.get().add((index << 13) * 2));
+            });
+            return;
+        }
+        let picture = pictures.len() / batch.max(1);
+        for (index, floats) in pictures.chunks_exact(picture.max(1)).enumerate() {
+            let pieces = || floats.par_chunks(1 << 13).enumerate();
+            // SAFETY: as the function's own.
+            let reach = pieces().map(|(_, piece)| unsafe { reach(piece.as_ptr(), piece.len()) });
+            let row = to_row(reach.reduce(
+                || [0.0; 3],
+                |[a, b, c], [d, e, f]| [a.min(d), b.max(e), c + f],
+            ));
+            scales.push(row);
+            // SAFETY: as above; each number has its place.
+            pieces().for_each(|(part, piece)| unsafe {
+                let at = index * picture + (part << 13);
+                bytes_by(row, piece.as_ptr(), piece.len(), to.get().add(at));
+            });
+        }
     }
 
     /// # Safety
@@ -891,6 +984,18 @@ pub(crate) mod x86 {
     #[repr(C, align(64))]
     struct Sums([f32; ROWS * WIDTH]);
 
+    /// Where a product goes.
+    #[derive(Clone, Copy)]
+    enum Out {
+        F32(*mut f32),
+        Bf16(*mut u16),
+    }
+
+    // SAFETY: no two tasks write the same element.
+    unsafe impl Send for Out {}
+    // SAFETY: as above.
+    unsafe impl Sync for Out {}
+
     struct Block<'a> {
         /// The first row of the range.
         a: *const u8,
@@ -898,8 +1003,8 @@ pub(crate) mod x86 {
         /// Of the range.
         rows: &'a [Row],
         b: &'a Narrow,
-        epilogue: Epilogue<'a>,
-        out: *mut f32,
+        ending: Ending<'a>,
+        out: Out,
         range: Range<usize>,
         panels: Range<usize>,
     }
@@ -987,7 +1092,7 @@ pub(crate) mod x86 {
             let n = self.b.n;
             let column = panel * WIDTH;
             let columns = WIDTH.min(n - column);
-            let activation = self.epilogue.activation;
+            let activation = self.ending.activation;
             // SAFETY: the caller's; what is beyond the columns is masked, or is there in the panel.
             unsafe {
                 for at in (0..columns).step_by(16) {
@@ -998,7 +1103,7 @@ pub(crate) mod x86 {
                         scales = _mm512_loadu_ps(self.b.scales.as_ptr().add(column + at));
                         offsets = _mm512_loadu_ps(self.b.offsets.as_ptr().add(column + at));
                     }
-                    if let Some(all) = self.epilogue.bias {
+                    if let Some(all) = self.ending.bias {
                         bias = _mm512_maskz_loadu_ps(some, all.as_ptr().add(column + at));
                     }
                     for row in 0..count {
@@ -1014,12 +1119,29 @@ pub(crate) mod x86 {
                         } else {
                             value = _mm512_add_ps(value, bias);
                         }
-                        if let Some(residual) = self.epilogue.residual {
-                            let rows = residual.as_ptr().add(place);
-                            value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(some, rows));
+                        if let Some(residual) = self.ending.residual {
+                            let added = match residual {
+                                Numbers::F32(rows) => {
+                                    _mm512_maskz_loadu_ps(some, rows.as_ptr().add(place))
+                                }
+                                Numbers::Bf16(rows) => {
+                                    let rows = rows.as_ptr().add(place).cast();
+                                    let halves = _mm256_maskz_loadu_epi16(some, rows);
+                                    let words = _mm512_cvtepu16_epi32(halves);
+                                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words))
+                                }
+                            };
+                            value = _mm512_add_ps(value, added);
                         }
                         let Avx512(value) = apply(activation, Avx512(value));
-                        _mm512_mask_storeu_ps(self.out.add(place), some, value);
+                        match self.out {
+                            Out::F32(out) => _mm512_mask_storeu_ps(out.add(place), some, value),
+                            Out::Bf16(out) => {
+                                let rounded: __m256i =
+                                    std::mem::transmute(_mm512_cvtneps_pbh(value));
+                                _mm256_mask_storeu_epi16(out.add(place).cast(), some, rounded);
+                            }
+                        }
                     }
                 }
             }

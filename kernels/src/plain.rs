@@ -87,6 +87,7 @@ pub fn convolve(
     _: Option<&Tensor<4>>,
     _: Convolution,
     _: Activation,
+    _: bool,
 ) -> Option<Tensor<4>> {
     None
 }

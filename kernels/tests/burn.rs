@@ -147,6 +147,7 @@ fn convolutions() {
             Some(&added),
             options,
             Activation::Relu,
+            true,
         );
         same(found, activation::relu(expected + added));
     }
@@ -158,7 +159,19 @@ fn convolutions() {
         dilation: [1; 2],
         groups: 6,
     };
-    assert!(convolve(&input, &weight, None, None, None, options, Activation::None).is_none());
+    assert!(
+        convolve(
+            &input,
+            &weight,
+            None,
+            None,
+            None,
+            options,
+            Activation::None,
+            false
+        )
+        .is_none()
+    );
 }
 
 #[test]

@@ -3,9 +3,9 @@
 
 use salamander_kernels::activation::{Activation, activate};
 use salamander_kernels::attention::{Attention, Grid, Heads, attend};
-use salamander_kernels::conv::{Shape, Weights, convolve};
+use salamander_kernels::conv::{Shape, Weights, convolve, convolve_bf16};
 use salamander_kernels::gemm::{Epilogue, Packed, View, multiply, multiply_few};
-use salamander_kernels::narrow::{Narrow, Unit};
+use salamander_kernels::narrow::{Narrow, Numbers, NumbersMut, Unit};
 use salamander_kernels::norm::{LayerNorm, layer_norm, scale_shift};
 use salamander_kernels::pooling::{Window, max_pool};
 use salamander_kernels::{Isa, Precision};
@@ -764,6 +764,9 @@ fn narrow_convolutions() {
                 };
                 let mut found = vec![f32::NAN; shape.batch * outputs * height * width];
                 convolve(&shape, &last, &packed, epilogue, &mut found);
+                if packed.takes_bf16() {
+                    of_bf16(&mut random, &shape, &last, &packed, bias, &found);
+                }
                 for (index, found) in found.iter().enumerate() {
                     let allowed = fractions[0] * by_input[index]
                         + fractions[1] * by_weights[index]
@@ -809,5 +812,44 @@ fn narrow_products_hide_no_nan() {
                 assert_eq!(found.is_nan(), expected, "{precision:?} {unit:?} [{index}]");
             }
         }
+    }
+}
+
+/// Compares a convolution of pictures of bf16 with that of the same in f32.
+fn of_bf16(
+    random: &mut Random,
+    shape: &Shape,
+    input: &[f32],
+    weights: &Weights,
+    bias: Option<&[f32]>,
+    expected: &[f32],
+) {
+    let narrow = |values: &[f32]| -> Vec<u16> {
+        let nearest = |x: f32| ((x.to_bits() + 0x7fff + (x.to_bits() >> 16 & 1)) >> 16) as u16;
+        values.iter().copied().map(nearest).collect()
+    };
+    let wide = |value: u16| f32::from_bits(u32::from(value) << 16);
+    let input = narrow(input);
+    let residual = narrow(&random.floats(expected.len()));
+    let input = Numbers::Bf16(&input);
+    for residual in [None, Some(&residual[..])] {
+        let expected: Vec<f32> = expected
+            .iter()
+            .enumerate()
+            .map(|(at, x)| {
+                let added = residual.map_or(0.0, |residual| wide(residual[at]));
+                (x + added).max(0.0)
+            })
+            .collect();
+        let residual = residual.map(Numbers::Bf16);
+        let mut floats = vec![f32::NAN; expected.len()];
+        let mut halves = vec![u16::MAX; expected.len()];
+        for out in [NumbersMut::F32(&mut floats), NumbersMut::Bf16(&mut halves)] {
+            convolve_bf16(shape, input, weights, bias, residual, Activation::Relu, out);
+        }
+        let exact: Vec<f64> = expected.iter().map(|x| f64::from(*x)).collect();
+        close(&floats, &exact, 1e-5, &format!("{shape:?} from bf16"));
+        let halves: Vec<f32> = halves.into_iter().map(wide).collect();
+        close(&halves, &exact, 1.0 / 256.0, &format!("{shape:?} to bf16"));
     }
 }

@@ -2,14 +2,14 @@ use burn::module::Param;
 use burn::nn::conv::{Conv1d, Conv2d};
 use burn::nn::pool::MaxPool2d;
 use burn::nn::{PaddingConfig1d, PaddingConfig2d};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, FloatDType, Tensor};
 use salamander_kernels as kernels;
 use salamander_kernels::Convolution;
 
 use super::Activation;
 
 /// A convolution, whose weights are multiplied by `scale`, and what follows: the sum with another tensor, an
-/// activation.
+/// activation. The output may be of bf16 where that is `allowed` and the weights are computed in it.
 ///
 /// # Shapes
 /// `[out]`, `[b, in, h, w]`, added as the output → `[b, out, h', w']`
@@ -19,6 +19,7 @@ pub fn conv2d(
     input: Tensor<4>,
     added: Option<Tensor<4>>,
     activation: Activation,
+    allowed: bool,
 ) -> Tensor<4> {
     let padding = even(&layer.padding);
     let fast = padding
@@ -40,9 +41,11 @@ pub fn conv2d(
                 added.as_ref(),
                 options,
                 known,
+                allowed,
             )
         });
     fast.unwrap_or_else(|| {
+        let (input, added) = (widened(input), added.map(widened));
         let output = match scale {
             Some(scale) => scaled(layer.clone(), scale).forward(input),
             None => layer.forward(input),
@@ -52,6 +55,14 @@ pub fn conv2d(
             None => output,
         })
     })
+}
+
+/// A tensor that may be of bf16, in f32.
+pub fn widened(tensor: Tensor<4>) -> Tensor<4> {
+    match tensor.dtype() {
+        DType::BF16 => tensor.cast(FloatDType::F32),
+        _ => tensor,
+    }
 }
 
 /// The same layer, the weights of each output channel multiplied by its scale `[out]`.
@@ -97,8 +108,16 @@ pub fn conv1d(layer: &Conv1d, input: Tensor<3>, activation: Activation) -> Tenso
             // By way of `[b, l, channels]`, as the kernel lays it out, so that no dimension is copied.
             let input = input.clone().swap_dims(1, 2).unsqueeze_dim::<4>(1);
             let input = input.permute([0, 3, 1, 2]);
-            let output =
-                kernels::convolve(&input, &weight, None, bias.as_ref(), None, options, known)?;
+            let output = kernels::convolve(
+                &input,
+                &weight,
+                None,
+                bias.as_ref(),
+                None,
+                options,
+                known,
+                false,
+            )?;
             let output = output.permute([0, 2, 3, 1]).squeeze_dim::<3>(1);
             Some(output.swap_dims(1, 2))
         });

@@ -10,7 +10,7 @@ pub mod pooling;
 
 pub use activation::Activation;
 pub use attention::{Attention, Mask};
-pub use convolution::{conv1d, conv2d, max_pool2d, scaled};
+pub use convolution::{conv1d, conv2d, max_pool2d, scaled, widened};
 pub use linear::{linear, linear_rows, matmul_rows};
 pub use mlp::Mlp;
 pub use norm::{LayerNorm, scale_shift};

@@ -11,7 +11,7 @@ use salamander_kernels as kernels;
 
 use super::config::{ResNetConfig, Stem};
 use crate::ConfigError;
-use crate::blocks::{Activation, conv2d, max_pool2d, scaled};
+use crate::blocks::{Activation, conv2d, max_pool2d, scaled, widened};
 
 /// The convolutional trunk.
 #[derive(Module, Debug)]
@@ -70,7 +70,7 @@ impl ResNet {
     pub fn forward(&self, pixels: Tensor<4>) -> Tensor<4> {
         let stem = self.embed(pixels);
         let stages = self.stages.iter();
-        stages.fold(stem, |features, stage| stage.forward(features))
+        widened(stages.fold(stem, |features, stage| stage.forward(features)))
     }
 
     /// The features of the stem and of every stage, in order.
@@ -83,7 +83,7 @@ impl ResNet {
             let last = features[features.len() - 1].clone();
             features.push(stage.forward(last));
         }
-        features
+        features.into_iter().map(widened).collect()
     }
 
     /// The same trunk with every norm folded into its convolution, which is one pass where five were.
@@ -100,7 +100,7 @@ impl ResNet {
         let convs = self.stem.iter();
         let features = convs.fold(pixels, |features, conv| conv.forward(features));
         match &self.pool {
-            Some(pool) => max_pool2d(pool, features),
+            Some(pool) => max_pool2d(pool, widened(features)),
             None => features,
         }
     }
@@ -245,11 +245,11 @@ impl Block {
     fn past(&self, features: Tensor<4>) -> Tensor<4> {
         if let Some(Padding { stride, channels }) = self.padding {
             let stride = stride as isize;
-            let thinned = features.slice(burn::tensor::s![.., .., ..;stride, ..;stride]);
+            let thinned = widened(features).slice(burn::tensor::s![.., .., ..;stride, ..;stride]);
             return thinned.pad([(0, 0), channels, (0, 0), (0, 0)], 0.0);
         }
         let features = match &self.shortcut_pool {
-            Some(pool) => pool.forward(features),
+            Some(pool) => pool.forward(widened(features)),
             None => features,
         };
         match &self.shortcut {
@@ -329,7 +329,14 @@ impl ConvNorm {
         activation: Activation,
     ) -> Tensor<4> {
         let scale = self.scale.as_ref().map(Param::val);
-        conv2d(&self.convolution, scale, features, added, activation)
+        conv2d(
+            &self.convolution,
+            scale,
+            features,
+            added,
+            activation,
+            self.normalization.is_none(),
+        )
     }
 
     fn folded(mut self) -> Self {

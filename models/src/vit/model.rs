@@ -140,6 +140,7 @@ impl Embeddings {
             pictures.pixels,
             None,
             Activation::Linear,
+            false,
         );
         let [batch, width, rows, columns] = patches.dims();
         // In this order nothing is copied where a picture's channels are last.
