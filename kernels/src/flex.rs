@@ -300,16 +300,11 @@ fn by_head(tensor: &FlexTensor) -> Option<Heads<'_>> {
     })
 }
 
-/// A picture with its channels last, which those that the kernels make have anyway.
+/// A picture of f32 or bf16 with its channels last, which those that the kernels make have anyway.
 ///
 /// # Shapes
 /// `[b, c, h, w]` → `[b, h, w, c]`
 fn channels_last(pictures: &Tensor<4>) -> Option<FlexTensor> {
-    contiguous(&pictures.clone().permute([0, 2, 3, 1]))
-}
-
-/// The same of f32 or bf16.
-fn numbers_last(pictures: &Tensor<4>) -> Option<FlexTensor> {
     let pictures = pictures.clone().permute([0, 2, 3, 1]);
     let pictures = pictures.try_into_primitive::<Flex>().ok()?;
     matches!(pictures.dtype(), DType::F32 | DType::BF16).then(|| pictures.to_contiguous())
@@ -346,9 +341,31 @@ pub fn max_pool(input: &Tensor<4>, window: [[usize; 2]; 3]) -> Option<Tensor<4>>
         padding,
     };
     let [height, width] = window.output()?;
-    let mut out = pool::take(batch * channels * height * width);
-    pooling::max_pool(isa, &window, channels, slice(&input)?, &mut out);
-    Some(pictures(out, [batch, height, width, channels]))
+    let shape = [batch, height, width, channels];
+    match numbers(&input)? {
+        Numbers::F32(from) => {
+            let mut out = pool::take(shape.iter().product());
+            pooling::max_pool(isa, &window, channels, from, &mut out);
+            Some(pictures(out, shape))
+        }
+        Numbers::Bf16(from) => {
+            let mut out = halves(shape.iter().product())?;
+            let to = bytemuck::cast_slice_mut(&mut out);
+            pooling::max_pool_bf16(isa, &window, channels, from, to);
+            Some(pictures_of_bf16(out, shape))
+        }
+    }
+}
+
+/// The memory of an even number of bf16.
+fn halves(count: usize) -> Option<Floats> {
+    count.is_multiple_of(2).then(|| pool::take(count / 2))
+}
+
+fn pictures_of_bf16(halves: Floats, shape: [usize; 4]) -> Tensor<4> {
+    let layout = Layout::contiguous(Shape::new(shape));
+    let pictures = FlexTensor::new(pool::bytes(halves), layout, DType::BF16);
+    Tensor::from_primitive::<Flex>(pictures).permute([0, 3, 1, 2])
 }
 
 /// With fewer outputs in a group, vectors would be mostly empty.
@@ -385,7 +402,7 @@ pub fn convolve(
     if groups == 0 || depth == 0 || (groups > 1 && outputs / groups < LEAST_OUTPUTS) {
         return None;
     }
-    let mut input = numbers_last(input)?;
+    let mut input = channels_last(input)?;
     let scale = match scale {
         Some(scale) => Some(contiguous(scale)?),
         None => None,
@@ -395,7 +412,7 @@ pub fn convolve(
         None => None,
     };
     let mut residual = match residual {
-        Some(residual) => Some(numbers_last(residual)?),
+        Some(residual) => Some(channels_last(residual)?),
         None => None,
     };
     let [batch, height, width, inputs] = input.layout().shape().dims();
@@ -424,21 +441,19 @@ pub fn convolve(
     });
     let count = batch * outputs * height * width;
     let bias = bias.as_ref().and_then(slice);
+    let shape_last = [batch, height, width, outputs];
     if packed.takes_bf16() {
-        let half = may && count.is_multiple_of(2);
-        let mut out = pool::take(if half { count / 2 } else { count });
-        let to = if half {
-            NumbersMut::Bf16(bytemuck::cast_slice_mut(&mut out))
-        } else {
-            NumbersMut::F32(&mut out)
-        };
         let residual = residual.as_ref().and_then(numbers);
         let input = numbers(&input)?;
+        if let Some(mut out) = halves(count).filter(|_| may) {
+            let to = NumbersMut::Bf16(bytemuck::cast_slice_mut(&mut out));
+            conv::convolve_bf16(&shape, input, &packed, bias, residual, activation, to);
+            return Some(pictures_of_bf16(out, shape_last));
+        }
+        let mut out = pool::take(count);
+        let to = NumbersMut::F32(&mut out);
         conv::convolve_bf16(&shape, input, &packed, bias, residual, activation, to);
-        let dtype = if half { DType::BF16 } else { DType::F32 };
-        let layout = Layout::contiguous(Shape::new([batch, height, width, outputs]));
-        let out = FlexTensor::new(pool::bytes(out), layout, dtype);
-        return Some(Tensor::from_primitive::<Flex>(out).permute([0, 3, 1, 2]));
+        return Some(pictures(out, shape_last));
     }
     input = widened(input)?;
     residual = match residual {
@@ -452,7 +467,7 @@ pub fn convolve(
         activation,
     };
     conv::convolve(&shape, slice(&input)?, &packed, epilogue, &mut out);
-    Some(pictures(out, [batch, height, width, outputs]))
+    Some(pictures(out, shape_last))
 }
 
 /// The same numbers in f32.

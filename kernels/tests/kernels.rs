@@ -1,5 +1,7 @@
 //! Every kernel of every instruction set against the definition, in f64, on random shapes.
 #![allow(clippy::unwrap_used)]
+// Of the allocator.
+#![allow(unsafe_code)]
 
 use salamander_kernels::activation::{Activation, activate};
 use salamander_kernels::attention::{Attention, Grid, Heads, attend};
@@ -7,8 +9,15 @@ use salamander_kernels::conv::{Shape, Weights, convolve, convolve_bf16};
 use salamander_kernels::gemm::{Epilogue, Packed, View, multiply, multiply_few};
 use salamander_kernels::narrow::{Narrow, Numbers, NumbersMut, Unit};
 use salamander_kernels::norm::{LayerNorm, layer_norm, scale_shift};
-use salamander_kernels::pooling::{Window, max_pool};
+use salamander_kernels::pooling::{Window, max_pool, max_pool_bf16};
 use salamander_kernels::{Isa, Precision};
+
+#[cfg(all(unix, not(miri)))]
+mod guarded;
+
+#[cfg(all(unix, not(miri)))]
+#[global_allocator]
+static GUARDED: guarded::Guarded = guarded::Guarded;
 
 /// A small generator of numbers, so that a failure is found again.
 struct Random(u64);
@@ -38,6 +47,15 @@ impl Random {
 /// Miri, which looks at every access, takes a thousand times as long.
 fn rounds(count: usize) -> usize {
     if cfg!(miri) { count / 20 } else { count }
+}
+
+/// How large sides are at most: large ones every few rounds.
+fn most(round: usize, every: usize, [large, small]: [usize; 2]) -> usize {
+    if round.is_multiple_of(every) && !cfg!(miri) {
+        large
+    } else {
+        small
+    }
 }
 
 /// As `activate` should be.
@@ -97,7 +115,9 @@ fn close(found: &[f32], expected: &[f64], tolerance: f64, what: &str) {
 
 #[test]
 fn activations() {
-    let inputs: Vec<f32> = (-12_000..12_000).map(|i| i as f32 / 1000.0).collect();
+    let step = if cfg!(miri) { 500 } else { 1 };
+    let inputs = (-12_000..12_000).step_by(step);
+    let inputs: Vec<f32> = inputs.map(|i| i as f32 / 1000.0).collect();
     for isa in Isa::present() {
         for activation in ACTIVATIONS {
             for count in [0, 1, 7, 16, 33, inputs.len()] {
@@ -125,7 +145,7 @@ fn activations() {
 fn products() {
     let mut random = Random(1);
     for round in 0..rounds(120) {
-        let most = if round % 8 == 0 { 300 } else { 40 };
+        let most = most(round, 8, [300, 40]);
         let shape = [random.below(most), random.below(most), random.below(most)];
         let [m, k, n] = shape;
         let (a, b) = (random.floats(m * k), random.floats(k * n));
@@ -235,7 +255,7 @@ fn norms() {
 fn attentions() {
     let mut random = Random(3);
     for round in 0..rounds(60) {
-        let most = if round % 10 == 0 { 150 } else { 30 };
+        let most = most(round, 10, [150, 30]);
         let (batch, heads) = (1 + random.below(2), 1 + random.below(3));
         let (queries, keys) = (random.below(most), random.below(most));
         let (width, value_width) = (1 + random.below(70), 1 + random.below(70));
@@ -366,7 +386,7 @@ fn convolutions() {
     let mut random = Random(4);
     for round in 0..rounds(200) {
         let groups = [1, 1, 1, 2, 3][random.below(5)];
-        let most = if round % 5 == 0 { 200 } else { 12 };
+        let most = most(round, 5, [200, 12]);
         let channels = [
             (1 + random.below(5)) * groups,
             (1 + random.below(most)) * groups,
@@ -566,6 +586,10 @@ fn pools() {
             max_pool(isa, &window, channels, &last, &mut found);
             let expected = channels_last(&expected, channels, batch);
             close(&found, &expected, 0.0, &format!("{isa:?} {window:?}"));
+            // What is greatest is so when it is rounded.
+            let mut halves = vec![u16::MAX; expected.len()];
+            max_pool_bf16(isa, &window, channels, &to_bf16(&last), &mut halves);
+            assert_eq!(halves, to_bf16(&found), "{isa:?} {window:?} of bf16");
         }
     }
 }
@@ -576,7 +600,7 @@ fn pools() {
 fn narrow_products() {
     let mut random = Random(11);
     for round in 0..rounds(120) {
-        let most = if round % 8 == 0 { 300 } else { 70 };
+        let most = most(round, 8, [300, 70]);
         let [m, k, n] = [random.below(most), random.below(most), random.below(most)];
         // Whole numbers of few bits lose nothing in bf16.
         let whole = random.below(3) == 0;
@@ -664,7 +688,7 @@ fn narrow_products() {
 fn weights_of_four_bits_are_kept() {
     let mut random = Random(14);
     for round in 0..rounds(60) {
-        let most = if round % 8 == 0 { 300 } else { 70 };
+        let most = most(round, 8, [300, 70]);
         let [m, k, n] = [random.below(20), random.below(most), random.below(most)];
         let mut b = vec![0.0; k * n];
         for column in 0..n {
@@ -704,7 +728,7 @@ fn weights_of_four_bits_are_kept() {
 fn narrow_convolutions() {
     let mut random = Random(13);
     for round in 0..rounds(60) {
-        let most = if round % 5 == 0 { 90 } else { 12 };
+        let most = most(round, 5, [90, 12]);
         let shape = Shape {
             batch: 1 + random.below(3),
             groups: 1,
@@ -815,6 +839,12 @@ fn narrow_products_hide_no_nan() {
     }
 }
 
+/// The bits of the nearest bf16.
+fn to_bf16(values: &[f32]) -> Vec<u16> {
+    let nearest = |x: f32| ((x.to_bits() + 0x7fff + (x.to_bits() >> 16 & 1)) >> 16) as u16;
+    values.iter().copied().map(nearest).collect()
+}
+
 /// Compares a convolution of pictures of bf16 with that of the same in f32.
 fn of_bf16(
     random: &mut Random,
@@ -824,13 +854,9 @@ fn of_bf16(
     bias: Option<&[f32]>,
     expected: &[f32],
 ) {
-    let narrow = |values: &[f32]| -> Vec<u16> {
-        let nearest = |x: f32| ((x.to_bits() + 0x7fff + (x.to_bits() >> 16 & 1)) >> 16) as u16;
-        values.iter().copied().map(nearest).collect()
-    };
     let wide = |value: u16| f32::from_bits(u32::from(value) << 16);
-    let input = narrow(input);
-    let residual = narrow(&random.floats(expected.len()));
+    let input = to_bf16(input);
+    let residual = to_bf16(&random.floats(expected.len()));
     let input = Numbers::Bf16(&input);
     for residual in [None, Some(&residual[..])] {
         let expected: Vec<f32> = expected

@@ -134,5 +134,5 @@ pub fn max_pool2d(layer: &MaxPool2d, input: Tensor<4>) -> Tensor<4> {
     let fast = padding.filter(|_| plain);
     let fast = fast
         .and_then(|padding| kernels::max_pool(&input, [layer.kernel_size, layer.stride, padding]));
-    fast.unwrap_or_else(|| layer.forward(input))
+    fast.unwrap_or_else(|| layer.forward(widened(input)))
 }

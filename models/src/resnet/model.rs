@@ -100,7 +100,7 @@ impl ResNet {
         let convs = self.stem.iter();
         let features = convs.fold(pixels, |features, conv| conv.forward(features));
         match &self.pool {
-            Some(pool) => max_pool2d(pool, widened(features)),
+            Some(pool) => max_pool2d(pool, features),
             None => features,
         }
     }
