@@ -47,6 +47,11 @@ fn strides<const D: usize>(tensor: &FlexTensor) -> Option<[usize; D]> {
     strides?.try_into().ok()
 }
 
+/// Whether a tensor is one that is computed with here: f32 on `flex`.
+pub fn takes<const D: usize>(tensor: &Tensor<D>) -> bool {
+    floats(tensor).is_some()
+}
+
 /// Sets what products with a weight are computed in, by [`linear`] and [`convolve`], from now on.
 ///
 /// It holds for all views of the tensor's memory, such as its transposed one, and as long as that memory.

@@ -45,7 +45,7 @@ pub use activation::Activation;
 pub use conv::Convolution;
 #[cfg(feature = "flex")]
 pub use flex::{
-    activate, attention, convolve, layer_norm, linear, max_pool, scale_shift, set_precision,
+    activate, attention, convolve, layer_norm, linear, max_pool, scale_shift, set_precision, takes,
 };
 pub use narrow::Precision;
 #[cfg(feature = "flex")]
@@ -53,7 +53,7 @@ pub use packs::after_packing;
 #[cfg(not(feature = "flex"))]
 pub use plain::{
     activate, after_packing, attention, convolve, layer_norm, linear, max_pool, scale_shift,
-    set_precision,
+    set_precision, takes,
 };
 pub use simd::{Isa, VARIABLE};
 pub use threads::awake;

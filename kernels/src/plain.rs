@@ -9,6 +9,11 @@ use crate::narrow::Precision;
 /// Sets what to do with the bytes of weights that have been packed: there are none.
 pub fn after_packing(_: fn(&[u8])) {}
 
+/// Whether a tensor is one that is computed with here: none is.
+pub fn takes<const D: usize>(_: &Tensor<D>) -> bool {
+    false
+}
+
 /// Sets what products with a weight are computed in: by Burn, in f32.
 pub fn set_precision<const D: usize>(_: &Tensor<D>, _: Precision) {}
 

@@ -1,7 +1,7 @@
 use burn::nn::conv::{Conv1d, Conv2d};
 use burn::nn::pool::MaxPool2d;
 use burn::nn::{PaddingConfig1d, PaddingConfig2d};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use salamander_kernels as kernels;
 use salamander_kernels::Convolution;
 
@@ -39,7 +39,9 @@ pub fn conv2d(
             )
         });
     fast.unwrap_or_else(|| {
-        let output = layer.forward(input);
+        // On GPUs weights may be in half of f32's bits.
+        let output = layer.forward(input.cast(layer.weight.dtype()));
+        let output = output.cast(DType::F32);
         activation.forward(match added {
             Some(added) => output + added,
             None => output,
@@ -86,7 +88,10 @@ pub fn conv1d(layer: &Conv1d, input: Tensor<3>, activation: Activation) -> Tenso
             let output = output.permute([0, 2, 3, 1]).squeeze_dim::<3>(1);
             Some(output.swap_dims(1, 2))
         });
-    fast.unwrap_or_else(|| activation.forward(layer.forward(input)))
+    fast.unwrap_or_else(|| {
+        let output = layer.forward(input.cast(layer.weight.dtype()));
+        activation.forward(output.cast(DType::F32))
+    })
 }
 
 /// The greatest value of each window.

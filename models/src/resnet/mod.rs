@@ -125,9 +125,8 @@ impl Loader<'_> {
     ) -> Result<Box<dyn Model>, LoadError> {
         let module = load(module, self.class, map, self.checkpoint)?.folded();
         // Folding has made new weights.
-        compute_in(&module, self.checkpoint.compute_dtype());
         Ok(Box::new(Served {
-            module,
+            module: compute_in(module, self.checkpoint.compute_dtype()),
             channels: self.config.num_channels,
             device: self.device.clone(),
         }))
