@@ -50,9 +50,11 @@ pub fn load<M: Module>(
         plan,
         path: Path::default(),
         waiting: 0,
+        device: None,
         error: None,
     };
     let module = module.map(&mut filler);
+    filler.settle();
     match filler.error {
         Some(error) => Err(error),
         None => Ok(module),
@@ -503,6 +505,7 @@ struct Filler {
     path: Path,
     /// The bytes that a device may still hold on the host, on their way to its memory.
     waiting: usize,
+    device: Option<Device>,
     error: Option<LoadError>,
 }
 
@@ -539,6 +542,7 @@ impl Filler {
     /// That there was no room for it is only heard of by reading from it.
     fn sent<const D: usize>(&mut self, tensor: &Tensor<D>, bytes: usize) {
         self.waiting += bytes;
+        self.device.get_or_insert_with(|| tensor.device());
         if self.waiting < WAITING || bytes == 0 {
             return;
         }
@@ -546,6 +550,17 @@ impl Filler {
         let first = tensor.clone().flatten::<1>(0, D - 1).slice([0..1]);
         if let Err(error) = first.try_into_data() {
             let reason = format!("while it took {bytes} bytes of a weight: {error}");
+            self.error = Some(LoadError::Device(reason));
+        }
+    }
+
+    /// Waits until the device has all that it was given.
+    fn settle(&mut self) {
+        if let Some(device) = &self.device
+            && self.error.is_none()
+            && let Err(error) = device.sync()
+        {
+            let reason = format!("while it took the weights: {error}");
             self.error = Some(LoadError::Device(reason));
         }
     }
