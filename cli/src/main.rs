@@ -60,8 +60,7 @@ struct DeviceArgument {
     /// flex, wgpu, cuda:0, …, or auto; by default what SALAMANDER_DEVICE says, else the best there is
     #[arg(long)]
     device: Option<String>,
-    /// What linear layers are computed in: f32, bf16, int8 or int4, whose weights take a half, a quarter and a
-    /// sixth of the memory
+    /// What linear layers are computed in: f32, f16, bf16, int8 or int4, as far as the device has them
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = dtype)]
     dtype: Dtype,
     /// How many threads compute on a CPU; by default as many as it has

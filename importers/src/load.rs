@@ -510,7 +510,7 @@ struct Filler {
 }
 
 /// How many of them there may be.
-const WAITING: usize = 64 << 20;
+const WAITING: usize = 1 << 20;
 
 impl Filler {
     /// Reads the tensor for the current parameter, or notes why it cannot be read. What it says beside the
@@ -537,27 +537,32 @@ impl Filler {
         Some((data::permuted(data, &axes), transposed))
     }
 
-    /// Notes that a tensor is on its way, and waits for it where many are.
-    fn sent(&mut self, bytes: usize, device: &Device) {
+    /// Notes that a tensor is on its way, and waits for it where much is.
+    ///
+    /// That there was no room for it is only heard of by reading from it.
+    fn sent<const D: usize>(&mut self, tensor: &Tensor<D>, bytes: usize) {
         self.waiting += bytes;
-        self.device.get_or_insert_with(|| device.clone());
-        if self.waiting >= WAITING {
-            self.settle();
+        self.device.get_or_insert_with(|| tensor.device());
+        if self.waiting < WAITING || bytes == 0 {
+            return;
+        }
+        self.waiting = 0;
+        let first = tensor.clone().flatten::<1>(0, D - 1).slice([0..1]);
+        if let Err(error) = first.try_into_data() {
+            let reason = format!("while it took {bytes} bytes of a weight: {error}");
+            self.error = Some(LoadError::Device(reason));
         }
     }
 
     /// Waits until the device has all that it was given.
     fn settle(&mut self) {
-        let Some(device) = &self.device else {
-            return;
-        };
-        if let Err(error) = device.sync()
+        if let Some(device) = &self.device
             && self.error.is_none()
+            && let Err(error) = device.sync()
         {
-            let reason = format!("while it took {} bytes of weights: {error}", self.waiting);
+            let reason = format!("while it took the weights: {error}");
             self.error = Some(LoadError::Device(reason));
         }
-        self.waiting = 0;
     }
 }
 
@@ -578,7 +583,7 @@ impl ModuleMapper for Filler {
         let data = to_f32(data);
         let bytes = data.as_bytes().len();
         let tensor = Tensor::from_data(data, (&device, DType::F32));
-        self.sent(bytes, &device);
+        self.sent(&tensor, bytes);
         let tensor = if transposed {
             tensor.transpose()
         } else {

@@ -49,6 +49,11 @@ fn strides<const D: usize>(tensor: &FlexTensor) -> Option<[usize; D]> {
     strides?.try_into().ok()
 }
 
+/// Whether a tensor is one that is computed with here: f32 on `flex`.
+pub fn takes<const D: usize>(tensor: &Tensor<D>) -> bool {
+    floats(tensor).is_some()
+}
+
 /// Sets what products with a weight are computed in, by [`linear`] and [`convolve`], from now on.
 ///
 /// It holds for all views of the tensor's memory, such as its transposed one, and as long as that memory.
@@ -370,11 +375,6 @@ fn pictures_of_bf16(halves: Floats, shape: [usize; 4]) -> Tensor<4> {
 
 /// With fewer outputs in a group, vectors would be mostly empty.
 const LEAST_OUTPUTS: usize = 8;
-
-/// Whether [`convolve`] takes the scale of a weight as it is, so that the weight need not be multiplied by it before.
-pub fn scales<const D: usize>(weight: &Tensor<D>) -> bool {
-    Isa::chosen().is_some() && floats(weight).is_some()
-}
 
 /// `act(scale · weight ∗ input + bias + residual)`; `None` for groups of few channels too.
 ///

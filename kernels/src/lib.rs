@@ -45,8 +45,8 @@ pub use activation::Activation;
 pub use conv::Convolution;
 #[cfg(feature = "flex")]
 pub use flex::{
-    activate, attention, convolve, layer_norm, linear, max_pool, precision, scale_shift, scales,
-    set_precision,
+    activate, attention, convolve, layer_norm, linear, max_pool, precision, scale_shift,
+    set_precision, takes,
 };
 pub use narrow::Precision;
 #[cfg(feature = "flex")]
@@ -54,7 +54,7 @@ pub use packs::after_packing;
 #[cfg(not(feature = "flex"))]
 pub use plain::{
     activate, after_packing, attention, convolve, layer_norm, linear, max_pool, precision,
-    scale_shift, scales, set_precision,
+    scale_shift, set_precision, takes,
 };
 pub use simd::{Isa, VARIABLE};
 pub use threads::awake;

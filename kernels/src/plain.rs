@@ -9,6 +9,11 @@ use crate::narrow::Precision;
 /// Sets what to do with the bytes of weights that have been packed: there are none.
 pub fn after_packing(_: fn(&[u8])) {}
 
+/// Whether a tensor is one that is computed with here: none is.
+pub fn takes<const D: usize>(_: &Tensor<D>) -> bool {
+    false
+}
+
 /// Sets what products with a weight are computed in: by Burn, in f32.
 pub fn set_precision<const D: usize>(_: &Tensor<D>, _: Precision) {}
 
@@ -71,11 +76,6 @@ pub fn attention(
 /// The greatest value of each window, by kernel, stride and padding.
 pub fn max_pool(_: &Tensor<4>, _: [[usize; 2]; 3]) -> Option<Tensor<4>> {
     None
-}
-
-/// Whether [`convolve`] takes the scale of a weight as it is.
-pub fn scales<const D: usize>(_: &Tensor<D>) -> bool {
-    false
 }
 
 /// `act(scale · weight ∗ input + bias + residual)`.

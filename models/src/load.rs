@@ -1,9 +1,9 @@
 //! Filling a module, and saying what its products are computed in.
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{FloatDType, Tensor};
 use salamander_importers::{Checkpoint, Dtype, KeyMap, LoadError};
-use salamander_kernels::{Precision, set_precision};
+use salamander_kernels::{self as kernels, Precision, set_precision};
 
 /// [`salamander_importers::load`], and then [`compute_in`] what the checkpoint is to be computed in.
 pub(crate) fn load<M: Module>(
@@ -13,34 +13,50 @@ pub(crate) fn load<M: Module>(
     checkpoint: &Checkpoint,
 ) -> Result<M, LoadError> {
     let module = salamander_importers::load(module, name, map, checkpoint)?;
-    compute_in(&module, checkpoint.compute_dtype());
-    Ok(module)
+    Ok(compute_in(module, checkpoint.compute_dtype()))
 }
 
-/// Sets the type to compute in for the weights of linear layers, of convolutions, and of embeddings, which an
-/// output layer may share.
-pub(crate) fn compute_in<M: Module>(module: &M, dtype: &Dtype) {
-    let precision = match dtype {
-        Dtype::BF16 => Precision::Bf16,
-        Dtype::I8 => Precision::Int8,
-        known if *known == Dtype::INT4 => Precision::Int4,
-        _ => Precision::F32,
+/// Has layers computed in another type than f32.
+///
+/// On the CPU those are linear layers, convolutions, and embeddings, which an output layer may share: their
+/// weights are marked for the kernels. On GPUs those are convolutions and the linear layers of attention and
+/// MLPs, which the blocks compute in the type of their weights.
+pub(crate) fn compute_in<M: Module>(module: M, dtype: &Dtype) -> M {
+    let (precision, half) = match dtype {
+        Dtype::BF16 => (Precision::Bf16, Some(FloatDType::BF16)),
+        Dtype::F16 => (Precision::F32, Some(FloatDType::F16)),
+        Dtype::I8 => (Precision::Int8, None),
+        known if *known == Dtype::INT4 => (Precision::Int4, None),
+        _ => return module,
     };
-    if precision != Precision::F32 {
-        module.visit(&mut Weights {
-            precision,
-            place: Vec::new(),
-        });
-    }
+    module.map(&mut Weights {
+        precision,
+        half,
+        place: Vec::new(),
+    })
 }
 
 struct Weights {
     precision: Precision,
+    half: Option<FloatDType>,
     /// The fields that lead to a parameter, and of what each is one.
     place: Vec<(String, String)>,
 }
 
-impl ModuleVisitor for Weights {
+impl Weights {
+    /// What a parameter is a field of, and what that is a field of.
+    fn around(&self) -> [&str; 2] {
+        let mut kinds = self.place.iter().rev();
+        std::array::from_fn(|_| {
+            let kind = kinds
+                .next()
+                .and_then(|(_, kind)| kind.strip_prefix("Struct:"));
+            kind.unwrap_or_default()
+        })
+    }
+}
+
+impl ModuleMapper for Weights {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.place.push((name.to_owned(), container.to_owned()));
     }
@@ -49,14 +65,23 @@ impl ModuleVisitor for Weights {
         self.place.pop();
     }
 
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some((name, container)) = self.place.last() else {
-            return;
-        };
-        let containers = ["Linear", "Conv1d", "Conv2d", "Embedding"];
-        let kind = container.strip_prefix("Struct:").unwrap_or_default();
-        if name == "weight" && containers.contains(&kind) {
-            set_precision(&param.val(), self.precision);
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let around = self.around();
+        let is_weight = self.place.last().is_some_and(|(name, _)| name == "weight");
+        let tensor = param.val();
+        if kernels::takes(&tensor) {
+            if is_weight && matches!(around[0], "Linear" | "Conv1d" | "Conv2d" | "Embedding") {
+                set_precision(&tensor, self.precision);
+            }
+            return param;
+        }
+        let is_block = matches!(
+            around,
+            ["Conv1d" | "Conv2d", _] | ["Linear", "Attention" | "Mlp"]
+        );
+        match self.half {
+            Some(half) if is_block => Param::initialized(param.id, tensor.cast(half)),
+            _ => param,
         }
     }
 }

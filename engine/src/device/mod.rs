@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Once;
 
-use burn::tensor::{Device as BurnDevice, Tensor};
+use burn::tensor::{Device as BurnDevice, FloatDType, Tensor};
 use salamander_importers::{Checkpoint, Dtype};
 use salamander_models::{InputError, Inputs, Model, Outputs, awake};
 
@@ -91,7 +91,7 @@ pub enum DeviceError {
         /// What was asked for.
         dtype: String,
         /// The types there are.
-        known: &'static str,
+        known: String,
     },
 }
 
@@ -358,8 +358,9 @@ impl Device {
     }
 
     /// The types that devices may compute in, by what they are called.
-    pub const DTYPES: [(&str, Dtype); 4] = [
+    pub const DTYPES: [(&str, Dtype); 5] = [
         ("f32", Dtype::F32),
+        ("f16", Dtype::F16),
         ("bf16", Dtype::BF16),
         ("int8", Dtype::I8),
         ("int4", Dtype::INT4),
@@ -376,25 +377,38 @@ impl Device {
     /// int4 is for generating text, a token at a time, which reads all weights for each; longer inputs take as
     /// long as in f32.
     ///
+    /// On a GPU it is [`Dtype::F16`] or [`Dtype::BF16`], where the device has it, for convolutions and for the
+    /// linear layers of attention and MLPs.
+    ///
     /// # Errors
     /// The device does not compute in that type.
     pub fn with_dtype(self, dtype: Dtype) -> Result<Self, DeviceError> {
-        let (narrow, known) = match self.backend {
-            Backend::Flex => (true, "f32, bf16, int8, int4"),
-            _ => (false, "f32"),
+        let mut known = Self::DTYPES.into_iter();
+        if known.any(|(_, known)| known == dtype) && self.computes_in(&dtype) {
+            return Ok(Self { dtype, ..self });
+        }
+        let known = Self::DTYPES.into_iter();
+        let known = known.filter(|(_, known)| self.computes_in(known));
+        Err(DeviceError::Dtype {
+            name: self.backend.device_name(self.index),
+            dtype: compute_name(&dtype),
+            known: known.map(|(name, _)| name).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Whether it has one of [`DTYPES`](Self::DTYPES).
+    fn computes_in(&self, dtype: &Dtype) -> bool {
+        let has = |dtype| {
+            let has = caught(|| self.burn.supports_dtype(dtype));
+            self.backend.is_gpu() && has.unwrap_or(false)
         };
         match dtype {
-            Dtype::F32 => {}
-            Dtype::BF16 | Dtype::I8 | Dtype::INT4 if narrow => {}
-            other => {
-                return Err(DeviceError::Dtype {
-                    name: self.to_string(),
-                    dtype: compute_name(&other),
-                    known,
-                });
-            }
+            Dtype::F32 => true,
+            Dtype::F16 => has(FloatDType::F16),
+            _ if self.backend == Backend::Flex => true,
+            Dtype::BF16 => has(FloatDType::BF16),
+            _ => false,
         }
-        Ok(Self { dtype, ..self })
     }
 
     /// The type that it computes linear layers in.
@@ -514,7 +528,10 @@ mod tests {
         let error = "flex in f64".parse::<Device>().unwrap_err().to_string();
         assert!(error.contains("f64") && error.contains("int4"), "{error}");
         let error = device.with_dtype(Dtype::F16).unwrap_err().to_string();
-        assert!(error.contains("f16") && error.contains("int8"), "{error}");
+        assert!(
+            error.ends_with("in f16; known are f32, bf16, int8, int4"),
+            "{error}"
+        );
     }
 
     #[cfg(feature = "flex")]

@@ -223,11 +223,9 @@ impl Distances {
         let [_, _, sequence, width] = query.dims();
         let [distances, _] = self.embedding.weight.dims();
         let farthest = distances.div_ceil(2) - 1;
-        let indices: Vec<i64> = (0..sequence)
-            .flat_map(|left| (0..sequence).map(move |right| (left + farthest - right) as i64))
-            .collect();
-        let device = query.device();
-        let indices = Tensor::<1, Int>::from_data(&indices[..], &device);
+        let places = Tensor::<1, Int>::arange(0..sequence as i64, &query.device());
+        let left = places.clone().reshape([sequence, 1]);
+        let indices = left - places.reshape([1, sequence]) + farthest as i64;
         // [left, right, d]
         let vectors = self
             .embedding

@@ -2,7 +2,7 @@ use burn::module::Param;
 use burn::nn::conv::{Conv1d, Conv2d};
 use burn::nn::pool::MaxPool2d;
 use burn::nn::{PaddingConfig1d, PaddingConfig2d};
-use burn::tensor::{DType, FloatDType, Tensor};
+use burn::tensor::{DType, Tensor};
 use salamander_kernels as kernels;
 use salamander_kernels::Convolution;
 
@@ -45,11 +45,11 @@ pub fn conv2d(
             )
         });
     fast.unwrap_or_else(|| {
-        let (input, added) = (widened(input), added.map(widened));
-        let output = match scale {
-            Some(scale) => scaled(layer.clone(), scale).forward(input),
-            None => layer.forward(input),
-        };
+        let scaled = scale.map(|scale| scaled(layer.clone(), scale));
+        let layer = scaled.as_ref().unwrap_or(layer);
+        // On GPUs weights may be in half of f32's bits.
+        let output = layer.forward(input.cast(layer.weight.dtype()));
+        let (output, added) = (widened(output), added.map(widened));
         activation.forward(match added {
             Some(added) => output + added,
             None => output,
@@ -57,11 +57,11 @@ pub fn conv2d(
     })
 }
 
-/// A tensor that may be of bf16, in f32.
-pub fn widened(tensor: Tensor<4>) -> Tensor<4> {
+/// A tensor that may be of another type, in f32.
+pub fn widened<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     match tensor.dtype() {
-        DType::BF16 => tensor.cast(FloatDType::F32),
-        _ => tensor,
+        DType::F32 => tensor,
+        _ => tensor.cast(DType::F32),
     }
 }
 
@@ -121,7 +121,10 @@ pub fn conv1d(layer: &Conv1d, input: Tensor<3>, activation: Activation) -> Tenso
             let output = output.permute([0, 2, 3, 1]).squeeze_dim::<3>(1);
             Some(output.swap_dims(1, 2))
         });
-    fast.unwrap_or_else(|| activation.forward(layer.forward(input)))
+    fast.unwrap_or_else(|| {
+        let output = layer.forward(input.cast(layer.weight.dtype()));
+        activation.forward(widened(output))
+    })
 }
 
 /// The greatest value of each window.

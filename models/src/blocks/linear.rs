@@ -1,5 +1,5 @@
 use burn::nn::Linear;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use salamander_kernels as kernels;
 
 use super::Activation;
@@ -39,7 +39,9 @@ pub fn linear<const D: usize>(
     }
     let mut shape = input.dims();
     let rows = shape[..D - 1].iter().product();
-    let output = plain(layer, input.reshape([rows, shape[D - 1]]));
+    // On GPUs weights may be in half of f32's bits.
+    let input = input.reshape([rows, shape[D - 1]]).cast(weight.dtype());
+    let output = plain(layer, input).cast(DType::F32);
     shape[D - 1] = output.dims()[1];
     let output = output.reshape(shape);
     activation.forward(match added {

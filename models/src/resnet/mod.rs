@@ -22,9 +22,9 @@ mod model;
 mod presets;
 
 use burn::tensor::{Device, Tensor};
-use salamander_importers::{Checkpoint, Format, KeyMap};
+use salamander_importers::{Checkpoint, Format, KeyMap, load};
 
-use crate::load::{compute_in, load};
+use crate::load::compute_in;
 use crate::{
     Architecture, Class, InputError, Inputs, LoadError, Model, Outputs, PretrainedConfig, Task,
     Value,
@@ -124,10 +124,9 @@ impl Loader<'_> {
         map: &KeyMap,
     ) -> Result<Box<dyn Model>, LoadError> {
         let module = load(module, self.class, map, self.checkpoint)?.folded();
-        // Folding has made new weights.
-        compute_in(&module, self.checkpoint.compute_dtype());
+        // Folding is done in f32, and makes new weights.
         Ok(Box::new(Served {
-            module,
+            module: compute_in(module, self.checkpoint.compute_dtype()),
             channels: self.config.num_channels,
             device: self.device.clone(),
         }))

@@ -344,7 +344,7 @@ impl ConvNorm {
             return self;
         };
         let (scale, shift) = norm.affine();
-        if kernels::scales(&self.convolution.weight.val()) {
+        if kernels::takes(&self.convolution.weight.val()) {
             // Multiplied where they are packed, so that no copy of them stays beside the file.
             self.scale = Some(Param::initialized(norm.weight.id, scale));
         } else {
