@@ -71,8 +71,6 @@ pub fn precision<const D: usize>(weight: &Tensor<D>) -> Precision {
 
 /// Up to this many rows are multiplied by the weights as they lie, which memory's speed limits anyway.
 const FEW: usize = 4;
-/// And up to this many where a weight is met for the first time: a program that asks once need not wait for packing.
-const FIRST: usize = 32;
 
 /// `act(input · weight + bias + residual)` over the last dimension.
 pub fn linear<const D: usize>(
@@ -121,7 +119,7 @@ pub fn linear<const D: usize>(
             Narrow::new(precision, unit, view)
         });
         narrow::multiply(from, packed.as_ref().as_ref()?, epilogue, &mut out);
-    } else if weight_strides == [1, k] && is_few(rows, &weight) {
+    } else if rows <= FEW && weight_strides == [1, k] {
         gemm::multiply_few(isa, from, view.data, [rows, k, n], epilogue, &mut out);
     } else {
         static PACKS: LazyLock<Packs<Packed>> = LazyLock::new(Packs::default);
@@ -129,11 +127,6 @@ pub fn linear<const D: usize>(
         gemm::multiply(from, &packed, epilogue, &mut out);
     }
     Some(tensor(out, shape))
-}
-
-fn is_few(rows: usize, weight: &FlexTensor) -> bool {
-    static MET: LazyLock<Packs<()>> = LazyLock::new(Packs::default);
-    rows <= FEW || (rows <= FIRST && MET.first(weight))
 }
 
 /// An activation of every element.

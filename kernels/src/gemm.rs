@@ -283,9 +283,7 @@ pub fn multiply_few(
     assert!(epilogue.residual.is_none_or(|rows| rows.len() == m * n));
     let threads = rayon::current_num_threads();
     let small = n * k < 1 << 15;
-    // Weights that stay in the second cache, since they are read for each row.
-    let most = (n * k).div_ceil(CACHE / 2).max(4 * threads);
-    let tasks = if small { 1 } else { most.min(n) };
+    let tasks = if small { 1 } else { (4 * threads).min(n) };
     let out = Shared(out.as_mut_ptr());
     let work = |task: usize| {
         // SAFETY: `isa` is present; the lengths are asserted above; no two tasks share a column.

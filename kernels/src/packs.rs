@@ -119,26 +119,6 @@ impl<T> Packs<T> {
     }
 }
 
-impl Packs<()> {
-    /// Whether a weight is met for the first time.
-    pub(crate) fn first(&self, weight: &FlexTensor) -> bool {
-        let key = Key {
-            weight: View::of(weight),
-            scale: None,
-            variant: Variant::default(),
-        };
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        if known.contains_key(&key) {
-            return false;
-        }
-        drop(known);
-        let storage = Arc::downgrade(&weight.data_arc());
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, (storages, _)| storages.iter().all(|one| one.strong_count() > 0));
-        known.insert(key, (vec![storage], Arc::default())).is_none()
-    }
-}
-
 /// The bytes of a tensor, when it is all of a storage's stretch in some order.
 fn own_bytes(tensor: &FlexTensor) -> Option<&[u8]> {
     let layout = tensor.layout();

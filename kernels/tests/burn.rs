@@ -65,16 +65,6 @@ fn packed_weights_go_with_their_tensor() {
 }
 
 #[test]
-fn a_weight_is_packed_when_it_is_met_again() {
-    let (input, weight) = (random([20, 40]), random([50, 40]).transpose());
-    let expected = input.clone().matmul(weight.clone());
-    for _ in 0..3 {
-        let found = linear(&input, &weight, None, None, Activation::None);
-        same(found, expected.clone());
-    }
-}
-
-#[test]
 fn strided_inputs() {
     let (input, weight) = (random([30, 2, 12]).swap_dims(0, 1), random([12, 8]));
     let expected = input.clone().matmul(weight.clone().unsqueeze());
