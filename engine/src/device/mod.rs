@@ -371,8 +371,9 @@ impl Device {
     /// and whose inputs are quantized as they come, row by row or picture by picture, or [`Dtype::INT4`], whose
     /// linear weights take a sixth.
     ///
-    /// Everything else stays in f32. All are for models that were trained in f32 or bf16, and cost a little of
-    /// their accuracy, int4 more than a little of small models'. How much less time bf16 and int8 take depends on
+    /// Everything else stays in f32, but for attention's products, which are of bf16 in the first two where the CPU
+    /// has AMX. All are for models that were trained in f32 or bf16, and cost a little of their accuracy, int4 more
+    /// than a little of small models'. How much less time bf16 and int8 take depends on
     /// what the CPU has: AMX, AVX512-BF16 and AVX512-VNNI are used, and without them only the memory is less.
     /// int4 is for generating text, a token at a time, which reads all weights for each; longer inputs take as
     /// long as in f32.
