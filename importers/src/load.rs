@@ -547,7 +547,10 @@ impl Filler {
             return;
         }
         self.waiting = 0;
-        let first = tensor.clone().flatten::<1>(0, D - 1).slice(burn::tensor::s![0..1]);
+        let first = tensor
+            .clone()
+            .flatten::<1>(0, D - 1)
+            .slice(burn::tensor::s![0..1]);
         if let Err(error) = first.try_into_data() {
             let reason = format!("while it took {bytes} bytes of a weight: {error}");
             self.error = Some(LoadError::Device(reason));
