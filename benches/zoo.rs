@@ -125,15 +125,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // What cargo adds to a benchmark's arguments.
     let arguments = std::env::args().filter(|argument| argument != "--bench");
     let arguments = Arguments::parse_from(arguments);
-    let name = &arguments.dtype[..];
-    let mut known = Device::DTYPES.into_iter();
-    let (_, dtype) = known.find(|(known, _)| *known == name).ok_or_else(|| {
-        format!(
-            "{name} is none of {:?}",
-            Device::DTYPES.map(|(name, _)| name)
-        )
-    })?;
-    let device = Device::from_env()?.with_dtype(dtype)?;
+    let device = Device::from_env()?.with_dtype(Device::dtype_named(&arguments.dtype)?)?;
     match arguments.work {
         Some(Work::Load { model, text }) => load(&model, &text, &device),
         Some(Work::Forward { inputs, common }) => {

@@ -293,7 +293,7 @@ mod failures {
             "dtype": "F32", "shape": [words, 16], "data_offsets": [begin, begin + words * 16 * 4],
         });
         let mut header = header.to_string();
-        while header.len() % 8 != 0 {
+        while !header.len().is_multiple_of(8) {
             header.push(' ');
         }
         let mut file = File::create(directory.join("model.safetensors")).unwrap();

@@ -61,19 +61,11 @@ struct DeviceArgument {
     #[arg(long)]
     device: Option<String>,
     /// What linear layers are computed in: f32, f16, bf16, int8 or int4, as far as the device has them
-    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = dtype)]
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = Device::dtype_named)]
     dtype: Dtype,
     /// How many threads compute on a CPU; by default as many as it has
     #[arg(long, value_name = "COUNT")]
     threads: Option<usize>,
-}
-
-fn dtype(name: &str) -> Result<Dtype, String> {
-    let found = Device::DTYPES.into_iter().find(|(known, _)| *known == name);
-    found.map(|(_, dtype)| dtype).ok_or_else(|| {
-        let known = Device::DTYPES.map(|(known, _)| known);
-        format!("known are {}", known.join(", "))
-    })
 }
 
 impl DeviceArgument {

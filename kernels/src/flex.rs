@@ -57,7 +57,7 @@ pub fn takes<const D: usize>(tensor: &Tensor<D>) -> bool {
 /// Sets what products with a weight are computed in, by [`linear`] and [`convolve`], from now on.
 ///
 /// It holds for all views of the tensor's memory, such as its transposed one, and as long as that memory.
-/// Convolutions stay in f32 in int4, on CPUs without a unit for the precision, and in groups.
+/// Convolutions stay in f32 in f16 and int4, on CPUs without a unit for the precision, and in groups.
 pub fn set_precision<const D: usize>(weight: &Tensor<D>, precision: Precision) {
     if let Some(weight) = floats(weight) {
         packs::set_precision(&weight, precision);
@@ -217,7 +217,7 @@ pub fn attention(
     let isa = Isa::chosen()?;
     let unit = match precision {
         Precision::Bf16 | Precision::Int8 => Unit::chosen(Precision::Bf16),
-        Precision::F32 | Precision::Int4 => None,
+        Precision::F32 | Precision::F16 | Precision::Int4 => None,
     };
     let rows = |tensor: &Tensor<4>| {
         let tensor = floats(tensor)?;
@@ -445,14 +445,15 @@ pub fn convolve(
     if packed.takes_bf16() {
         let residual = residual.as_ref().and_then(numbers);
         let input = numbers(&input)?;
-        if let Some(mut out) = halves(count).filter(|_| may) {
-            let to = NumbersMut::Bf16(bytemuck::cast_slice_mut(&mut out));
-            conv::convolve_bf16(&shape, input, &packed, bias, residual, activation, to);
+        let run = |out| {
+            conv::convolve_bf16(&shape, input, &packed, bias, residual, activation, out);
+        };
+        if let Some(mut out) = may.then(|| halves(count)).flatten() {
+            run(NumbersMut::Bf16(bytemuck::cast_slice_mut(&mut out)));
             return Some(pictures_of_bf16(out, shape_last));
         }
         let mut out = pool::take(count);
-        let to = NumbersMut::F32(&mut out);
-        conv::convolve_bf16(&shape, input, &packed, bias, residual, activation, to);
+        run(NumbersMut::F32(&mut out));
         return Some(pictures(out, shape_last));
     }
     input = widened(input)?;

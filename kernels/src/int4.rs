@@ -10,11 +10,10 @@
 
 use std::cell::RefCell;
 
-use crate::activation::Activate;
 use crate::aligned::Line;
-use crate::gemm::{Epilogue, View};
-use crate::narrow::{Narrow, WIDTH, for_columns};
-use crate::simd::{Kernel, Vector};
+use crate::gemm::View;
+use crate::narrow::{WIDTH, for_columns};
+use crate::simd::Vector;
 
 /// Numbers that share a scale.
 pub(crate) const BLOCK: usize = 32;
@@ -22,9 +21,6 @@ pub(crate) const BLOCK: usize = 32;
 const EIGHT: usize = 8;
 /// Lines of a block of a panel: the scales', and those of the words.
 pub(crate) const LINES: usize = WIDTH / 16 * (1 + BLOCK / EIGHT);
-/// Up to this many rows are multiplied by the weights as they are.
-pub(crate) const FEW: usize = 8;
-
 /// Words in which every number is zero.
 const ZEROS: [u8; 64] = [0x88; 64];
 
@@ -64,33 +60,26 @@ fn scale(values: &[f32]) -> (f32, f64) {
 }
 
 /// Writes a panel as `[k, WIDTH]` floats, and some of its last block.
-pub(crate) struct Widen<'a> {
-    pub(crate) lines: &'a [Line],
-    /// `BLOCK` rows for each block.
-    pub(crate) wide: &'a mut [f32],
-}
-
-impl Kernel for Widen<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
-        let blocks = self.lines.len() / LINES;
-        assert!(self.wide.len() >= blocks * BLOCK * WIDTH);
-        // SAFETY: the lines and what is written are within the slices.
-        unsafe {
-            for block in 0..blocks {
-                let scales: *const f32 = self.lines.as_ptr().add(block * LINES).cast();
-                let words = scales.add(WIDTH).cast::<u32>();
-                let to = self.wide.as_mut_ptr().add(block * BLOCK * WIDTH);
-                for at in (0..WIDTH).step_by(V::LANES) {
-                    let scale = V::load(scales.add(at));
-                    for eight in 0..BLOCK / EIGHT {
-                        let numbers = V::nibbles(words.add(eight * WIDTH + at));
-                        for (index, number) in numbers.into_iter().enumerate() {
-                            let row = eight * EIGHT + index;
-                            number.mul(scale).store(to.add(row * WIDTH + at));
-                        }
+///
+/// # Safety
+/// The CPU has the instructions of `V`.
+#[inline(always)]
+pub(crate) unsafe fn widen<V: Vector>(lines: &[Line], wide: &mut [f32]) {
+    let blocks = lines.len() / LINES;
+    assert!(wide.len() >= blocks * BLOCK * WIDTH);
+    // SAFETY: the caller's; the lines and what is written are within the slices.
+    unsafe {
+        for block in 0..blocks {
+            let scales: *const f32 = lines.as_ptr().add(block * LINES).cast();
+            let words = scales.add(WIDTH).cast::<u32>();
+            let to = wide.as_mut_ptr().add(block * BLOCK * WIDTH);
+            for at in (0..WIDTH).step_by(V::LANES) {
+                let scale = V::load(scales.add(at));
+                for eight in 0..BLOCK / EIGHT {
+                    let numbers = V::nibbles(words.add(eight * WIDTH + at));
+                    for (index, number) in numbers.into_iter().enumerate() {
+                        let row = eight * EIGHT + index;
+                        number.mul(scale).store(to.add(row * WIDTH + at));
                     }
                 }
             }
@@ -120,74 +109,35 @@ pub(crate) fn with_rows<T>(a: &[f32], k: usize, work: impl FnOnce(&[f32], usize)
     result
 }
 
-/// A few rows by a panel.
-pub(crate) struct Few<'a> {
-    /// Whole blocks, `stride` apart.
-    pub(crate) a: *const f32,
-    pub(crate) stride: usize,
-    pub(crate) rows: usize,
-    pub(crate) b: &'a Narrow,
-    pub(crate) panel: usize,
-    pub(crate) epilogue: Epilogue<'a>,
-    pub(crate) out: *mut f32,
-}
-
-impl Kernel for Few<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
-        const GROUP: usize = 4;
-        let n = self.b.shape()[1];
-        let column = self.panel * WIDTH;
-        let lines = self.b.lines(self.panel);
-        // SAFETY: `narrow::multiply` has checked the lengths.
-        unsafe {
-            let mut first = 0;
-            while first < self.rows {
-                let count = GROUP.min(self.rows - first);
-                let mut sums = [[0.0; WIDTH]; GROUP];
-                let a = self.a.add(first * self.stride);
-                match count {
-                    1 => weigh::<V, 1, 2>(a, self.stride, lines, &mut sums),
-                    2 => weigh::<V, 2, 2>(a, self.stride, lines, &mut sums),
-                    3 => weigh::<V, 3, 1>(a, self.stride, lines, &mut sums),
-                    _ => weigh::<V, 4, 1>(a, self.stride, lines, &mut sums),
-                }
-                for (row, sums) in sums.iter().enumerate().take(count) {
-                    let mut at = 0;
-                    while at < WIDTH.min(n - column) {
-                        let some = V::LANES.min(n - column - at);
-                        let mut value = V::load(sums.as_ptr().add(at));
-                        if let Some(bias) = self.epilogue.bias {
-                            let bias = bias.as_ptr().add(column + at);
-                            value = value.add(V::load_some(bias, some));
-                        }
-                        let place = (first + row) * n + column + at;
-                        if let Some(residual) = self.epilogue.residual {
-                            let residual = residual.as_ptr().add(place);
-                            value = value.add(V::load_some(residual, some));
-                        }
-                        value.store_some(self.out.add(place), some);
-                        at += V::LANES;
-                    }
-                }
-                let out = self.out.add(first * n + column);
-                let columns = WIDTH.min(n - column);
-                Activate::rows::<V>(self.epilogue.activation, out, n, count, columns);
-                first += count;
-            }
+/// The sums of products of up to four rows by a panel.
+///
+/// # Safety
+/// The CPU has the instructions of `V`; there are `count` rows of whole blocks.
+#[inline(always)]
+pub(crate) unsafe fn weigh<V: Vector>(
+    a: *const f32,
+    stride: usize,
+    count: usize,
+    lines: &[Line],
+    to: &mut [[f32; WIDTH]],
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        match count {
+            1 => weigh_rows::<V, 1, 2>(a, stride, lines, to),
+            2 => weigh_rows::<V, 2, 2>(a, stride, lines, to),
+            3 => weigh_rows::<V, 3, 1>(a, stride, lines, to),
+            _ => weigh_rows::<V, 4, 1>(a, stride, lines, to),
         }
     }
 }
 
-/// The sums of products of `COUNT` rows by a panel, each block's by `CHAINS` sums that need not wait for each
-/// other.
+/// Each block's sums are in `CHAINS` parts, which need not wait for each other.
 ///
 /// # Safety
-/// The CPU has the instructions of `V`; there are `COUNT` rows of whole blocks.
+/// As of [`weigh`].
 #[inline(always)]
-unsafe fn weigh<V: Vector, const COUNT: usize, const CHAINS: usize>(
+unsafe fn weigh_rows<V: Vector, const COUNT: usize, const CHAINS: usize>(
     a: *const f32,
     stride: usize,
     lines: &[Line],

@@ -39,6 +39,7 @@ mod pool;
 pub mod pooling;
 mod simd;
 mod threads;
+mod widened;
 mod winograd;
 
 pub use activation::Activation;

@@ -1,13 +1,14 @@
-//! Products of matrices whose right one is kept in bf16, int8 or int4: a half, a quarter or a sixth of the
+//! Products of matrices whose right one is kept in f16, bf16, int8 or int4: a half, a quarter or a sixth of the
 //! memory, and of the time where the CPU has units for them.
 //!
 //! In bf16 both sides are rounded to it, and products are summed in f32. In int8 a weight's column has a
 //! scale, and each row of the left matrix is brought to unsigned bytes by a scale and a zero of its own as
 //! it comes (dynamic quantization); sums are exact. Up to [`FEW`] rows in int8, which memory's speed limits,
-//! stay in f32. On a CPU without such units, weights are widened as they are used and all else is f32; with
-//! weights of int4 it is so everywhere.
+//! stay in f32. On a CPU without such units, weights are [widened](crate::widened) as they are used and all
+//! else is f32; with weights of f16 and int4 it is so everywhere. (AVX512-FP16 sums in f16, which ends at
+//! 65,504 and would round every sum once more.)
 //!
-//! The weights of bf16 and int8 lie in panels of 32 columns, and each panel in steps of 64 bytes of depth,
+//! Weights lie in panels of 32 columns, and for units each panel in steps of 64 bytes of depth,
 //! 32 bf16 or 64 bytes, as the tile unit wants them: first columns 0..16, then 16..32, in rows of 4 bytes of
 //! depth of each column. The products of pairs (AVX512-BF16) and of fours (VNNI) take the same rows.
 
@@ -16,12 +17,12 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::activation::{Activate, Activation};
+use crate::activation::Activation;
 use crate::aligned::{Line, Lines};
 use crate::conv::Patches;
-use crate::gemm::{Ahead, Epilogue, Shared, Tile, View};
-use crate::int4;
+use crate::gemm::{Epilogue, Shared, View};
 use crate::simd::{Isa, Kernel, Vector};
+use crate::{int4, widened};
 
 /// What weights are kept in, and products computed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -29,6 +30,8 @@ pub enum Precision {
     /// Floats of 32 bits.
     #[default]
     F32,
+    /// IEEE 754's floats of 16 bits.
+    F16,
     /// The upper half of f32.
     Bf16,
     /// Bytes, with a scale for each column.
@@ -57,7 +60,7 @@ impl Unit {
             let bf16 = is_x86_feature_detected!("avx512bf16");
             let int8 = is_x86_feature_detected!("avx512vnni");
             let dots = match precision {
-                Precision::F32 | Precision::Int4 => false,
+                Precision::F32 | Precision::F16 | Precision::Int4 => false,
                 Precision::Bf16 => bf16,
                 Precision::Int8 => int8,
             };
@@ -98,7 +101,7 @@ pub const FEW: usize = 4;
 /// Beyond this depth sums of bytes could overflow.
 const DEEPEST: usize = 1 << 16;
 
-/// A matrix `[k, n]` in bf16, int8 or int4, packed in panels.
+/// A matrix `[k, n]` in f16, bf16, int8 or int4, packed in panels.
 #[derive(Debug)]
 pub struct Narrow {
     data: Lines,
@@ -107,6 +110,8 @@ pub struct Narrow {
     n: usize,
     /// Of int4, blocks.
     steps: usize,
+    /// Of a panel.
+    lines: usize,
     unit: Unit,
     /// Of int8, for each column of the panels: what its bytes are multiplied by, and the sum of what they
     /// are then.
@@ -122,12 +127,6 @@ impl Narrow {
     pub fn new(precision: Precision, unit: Unit, matrix: View<'_>) -> Option<Self> {
         matrix.check();
         let [k, n] = matrix.shape;
-        let steps = match precision {
-            Precision::F32 => return None,
-            Precision::Bf16 => (k * 2).div_ceil(STEP),
-            Precision::Int8 => k.div_ceil(STEP),
-            Precision::Int4 => k.div_ceil(int4::BLOCK),
-        };
         assert!(Unit::present(precision).contains(&unit), "an absent unit");
         let unit = match unit {
             Unit::Dots | Unit::Tiles if precision == Precision::Int8 && k > DEEPEST => {
@@ -135,8 +134,20 @@ impl Narrow {
             }
             unit => unit,
         };
+        let bytes = k * widened::size(precision);
+        let (steps, lines) = match (precision, unit) {
+            (Precision::F32, _) => return None,
+            (Precision::Int4, _) => {
+                let blocks = k.div_ceil(int4::BLOCK);
+                (blocks, blocks * int4::LINES)
+            }
+            (_, Unit::Widened(_)) => (k, (bytes * WIDTH).div_ceil(64)),
+            _ => {
+                let steps = bytes.div_ceil(STEP);
+                (steps, steps * WIDTH)
+            }
+        };
         let panels = n.div_ceil(WIDTH);
-        let lines = steps * lines_of_step(precision);
         let mut data = Lines::zeros(panels * lines);
         let (mut scales, mut offsets) = (Vec::new(), Vec::new());
         if precision == Precision::Int8 {
@@ -144,18 +155,30 @@ impl Narrow {
             offsets = vec![0.0; panels * WIDTH];
         }
         if k > 0 {
+            let order = Order::of(precision, unit);
             let chunks = data.par_chunks_mut(lines).enumerate();
-            if precision == Precision::Bf16 {
-                chunks.for_each(|(panel, packed)| pack_bf16(matrix, panel * WIDTH, packed));
-            } else if precision == Precision::Int4 {
-                chunks.for_each(|(panel, packed)| int4::pack(matrix, panel * WIDTH, packed));
-            } else {
-                let columns = scales
-                    .par_chunks_mut(WIDTH)
-                    .zip(offsets.par_chunks_mut(WIDTH));
-                chunks.zip(columns).for_each(|((panel, packed), columns)| {
-                    pack_int8(matrix, panel * WIDTH, packed, columns);
-                });
+            match precision {
+                Precision::Int4 => {
+                    chunks.for_each(|(panel, packed)| int4::pack(matrix, panel * WIDTH, packed));
+                }
+                Precision::Int8 => {
+                    let columns = scales
+                        .par_chunks_mut(WIDTH)
+                        .zip(offsets.par_chunks_mut(WIDTH));
+                    chunks.zip(columns).for_each(|((panel, packed), columns)| {
+                        pack_int8(matrix, panel * WIDTH, order, packed, columns);
+                    });
+                }
+                _ => {
+                    let round = if precision == Precision::Bf16 {
+                        bf16
+                    } else {
+                        |x| half::f16::from_f32(x).to_bits()
+                    };
+                    chunks.for_each(|(panel, packed)| {
+                        pack_halves(matrix, panel * WIDTH, order, round, packed);
+                    });
+                }
             }
         }
         Some(Self {
@@ -164,6 +187,7 @@ impl Narrow {
             k,
             n,
             steps,
+            lines,
             unit,
             scales,
             offsets,
@@ -192,20 +216,17 @@ impl Narrow {
 
     /// A panel.
     pub(crate) fn lines(&self, index: usize) -> &[Line] {
-        let lines = self.steps * lines_of_step(self.precision);
-        &self.data[index * lines..(index + 1) * lines]
+        &self.data[index * self.lines..(index + 1) * self.lines]
+    }
+
+    /// What a panel's bytes are multiplied by, in int8.
+    pub(crate) fn scales(&self, panel: usize) -> Option<&[f32]> {
+        self.scales.get(panel * WIDTH..(panel + 1) * WIDTH)
     }
 
     /// Where a panel begins.
     fn panel(&self, index: usize) -> *const u8 {
         self.lines(index).as_ptr().cast()
-    }
-}
-
-fn lines_of_step(precision: Precision) -> usize {
-    match precision {
-        Precision::Int4 => int4::LINES,
-        _ => WIDTH,
     }
 }
 
@@ -237,29 +258,63 @@ pub(crate) fn for_columns(matrix: View<'_>, first: usize, mut each: impl FnMut(u
     }
 }
 
-/// Where the 4 bytes of a column stand in its panel, by line and byte.
-fn place(column: usize, four: usize) -> (usize, usize) {
-    let line = four / 16 * WIDTH + column / 16 * 16 + four % 16;
-    (line, column % 16 * 4)
+/// In which order a panel's numbers lie.
+#[derive(Clone, Copy)]
+enum Order {
+    /// Four bytes of a column's depth, then those of the next column, as the units want them.
+    Fours,
+    /// A number of each column.
+    Depths,
 }
 
-fn pack_bf16(matrix: View<'_>, first: usize, packed: &mut [Line]) {
-    let mut rounded = Vec::with_capacity(matrix.shape[0]);
+impl Order {
+    fn of(precision: Precision, unit: Unit) -> Self {
+        match (precision, unit) {
+            (Precision::F16, _) | (_, Unit::Widened(_)) => Self::Depths,
+            _ => Self::Fours,
+        }
+    }
+
+    /// Writes the numbers of a column, of `SIZE` bytes each; the vector is filled up with zeros.
+    fn put<const SIZE: usize>(self, packed: &mut [Line], column: usize, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Fours => {
+                bytes.resize(bytes.len().next_multiple_of(4), 0);
+                for (index, four) in bytes.as_chunks::<4>().0.iter().enumerate() {
+                    let line = index / 16 * WIDTH + column / 16 * 16 + index % 16;
+                    let at = column % 16 * 4;
+                    packed[line].0[at..at + 4].copy_from_slice(four);
+                }
+            }
+            Self::Depths => {
+                for (index, number) in bytes.as_chunks::<SIZE>().0.iter().enumerate() {
+                    let at = (index * WIDTH + column) * SIZE;
+                    packed[at / 64].0[at % 64..at % 64 + SIZE].copy_from_slice(number);
+                }
+            }
+        }
+    }
+}
+
+fn pack_halves(
+    matrix: View<'_>,
+    first: usize,
+    order: Order,
+    round: impl Fn(f32) -> u16,
+    packed: &mut [Line],
+) {
+    let mut rounded = Vec::with_capacity(2 * matrix.shape[0] + 3);
     for_columns(matrix, first, |column, values| {
         rounded.clear();
-        rounded.extend(values.iter().map(|value| bf16(*value)));
-        for (index, pair) in rounded.chunks(2).enumerate() {
-            let (line, at) = place(column, index);
-            let high = pair.get(1).map_or(0, |high| u32::from(*high) << 16);
-            let bytes = (u32::from(pair[0]) | high).to_le_bytes();
-            packed[line].0[at..at + 4].copy_from_slice(&bytes);
-        }
+        rounded.extend(values.iter().flat_map(|value| round(*value).to_le_bytes()));
+        order.put::<2>(packed, column, &mut rounded);
     });
 }
 
 fn pack_int8(
     matrix: View<'_>,
     first: usize,
+    order: Order,
     packed: &mut [Line],
     (scales, offsets): (&mut [f32], &mut [f32]),
 ) {
@@ -282,11 +337,7 @@ fn pack_int8(
         );
         let sum: i32 = rounded.iter().map(|value| i32::from(*value as i8)).sum();
         offsets[column] = scale * sum as f32;
-        rounded.resize(values.len().next_multiple_of(4), 0);
-        for (index, four) in rounded.chunks_exact(4).enumerate() {
-            let (line, at) = place(column, index);
-            packed[line].0[at..at + 4].copy_from_slice(four);
-        }
+        order.put::<1>(packed, column, &mut rounded);
     });
 }
 
@@ -361,14 +412,14 @@ pub fn multiply(a: &[f32], b: &Narrow, epilogue: Epilogue<'_>, out: &mut [f32]) 
     };
     let tasks = Tasks::new(m, panels, k);
     let out = Shared(out.as_mut_ptr());
-    if b.precision == Precision::Int4 && m <= int4::FEW {
-        int4::with_rows(a, k, |a, stride| {
+    if m <= widened::FEW {
+        let work = |a: &[f32], stride: usize| {
             tasks.run(|rows, panels| {
                 for panel in panels {
                     // SAFETY: `isa` is present; lengths are asserted above; no two tasks share an element
                     // of `out`.
                     unsafe {
-                        isa.run(int4::Few {
+                        isa.run(widened::Few {
                             a: a[rows.start * stride..].as_ptr(),
                             stride,
                             rows: rows.len(),
@@ -380,25 +431,22 @@ pub fn multiply(a: &[f32], b: &Narrow, epilogue: Epilogue<'_>, out: &mut [f32]) 
                     }
                 }
             });
-        });
-        return;
+        };
+        return match b.precision {
+            Precision::Int4 => int4::with_rows(a, k, work),
+            _ => work(a, k),
+        };
     }
     tasks.run(|rows, panels| {
         WIDE.with_borrow_mut(|wide| {
             let depth = k.next_multiple_of(int4::BLOCK);
             wide.resize(wide.len().max(depth * WIDTH), 0.0);
             for panel in panels {
-                if b.precision == Precision::Int4 {
-                    let lines = b.lines(panel);
-                    // SAFETY: `isa` is present.
-                    unsafe { isa.run(int4::Widen { lines, wide }) };
-                } else {
-                    widen(b, panel, wide);
-                }
                 // SAFETY: `isa` is present; lengths are asserted above; no two tasks share an element of
                 // `out`.
                 unsafe {
-                    isa.run(Widened {
+                    isa.run(widened::Widen { b, panel, wide });
+                    isa.run(widened::Many {
                         a: a.as_ptr(),
                         wide,
                         b,
@@ -552,90 +600,6 @@ impl Tasks {
         match self.row_blocks * self.panel_blocks {
             1 => task(0),
             count => (0..count).into_par_iter().with_max_len(1).for_each(task),
-        }
-    }
-}
-
-/// Writes a panel as `[k, WIDTH]` floats.
-fn widen(b: &Narrow, panel: usize, wide: &mut [f32]) {
-    let lines = b.lines(panel);
-    let size = if b.precision == Precision::Bf16 { 2 } else { 1 };
-    let per_line = 4 / size;
-    for (index, line) in lines.iter().enumerate() {
-        let (step, half, four) = (index / WIDTH, index / 16 % 2, index % 16);
-        let first = (step * 16 + four) * per_line;
-        for at in 0..per_line.min(b.k.saturating_sub(first)) {
-            let to = &mut wide[(first + at) * WIDTH + half * 16..][..16];
-            for (column, to) in to.iter_mut().enumerate() {
-                *to = if size == 2 {
-                    let [low, high] =
-                        [line.0[column * 4 + at * 2], line.0[column * 4 + at * 2 + 1]];
-                    f32::from_bits(u32::from_le_bytes([0, 0, low, high]))
-                } else {
-                    let scale = b.scales[panel * WIDTH + half * 16 + column];
-                    f32::from(line.0[column * 4 + at] as i8) * scale
-                };
-            }
-        }
-    }
-}
-
-/// Some rows by a widened panel.
-struct Widened<'a> {
-    a: *const f32,
-    wide: &'a [f32],
-    b: &'a Narrow,
-    panel: usize,
-    epilogue: Epilogue<'a>,
-    rows: Range<usize>,
-    tile: usize,
-    out: *mut f32,
-}
-
-impl Kernel for Widened<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
-        let (k, n) = (self.b.k, self.b.n);
-        let mut first = self.rows.start;
-        // SAFETY: `multiply` has checked the lengths, and the panel is widened.
-        unsafe {
-            while first < self.rows.end {
-                let rows = self.tile.min(self.rows.end - first);
-                let mut at = 0;
-                while at < WIDTH {
-                    let column = self.panel * WIDTH + at;
-                    if column >= n {
-                        break;
-                    }
-                    let columns = (2 * V::LANES).min(n - column);
-                    let place = first * n + column;
-                    let bias = self.epilogue.bias;
-                    let residual = self.epilogue.residual;
-                    let out = self.out.add(place);
-                    Tile {
-                        a: self.a.add(first * k),
-                        a_stride: k,
-                        a_step: 1,
-                        b: self.wide.as_ptr().add(at),
-                        b_stride: WIDTH,
-                        k,
-                        ahead: Ahead::none(self.wide.as_ptr().add(at)),
-                        columns,
-                        relu: false,
-                        bias: bias.map_or(std::ptr::null(), |bias| bias.as_ptr().add(column)),
-                        residual: residual
-                            .map_or(std::ptr::null(), |rows| rows.as_ptr().add(place)),
-                        out,
-                        out_stride: n,
-                    }
-                    .run_rows::<V>(rows);
-                    Activate::rows::<V>(self.epilogue.activation, out, n, rows, columns);
-                    at += 2 * V::LANES;
-                }
-                first += rows;
-            }
         }
     }
 }

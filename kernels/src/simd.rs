@@ -19,7 +19,7 @@ pub(crate) fn tiles_allowed() -> bool {
 pub enum Isa {
     /// What every CPU has; the compiler vectorises.
     Plain,
-    /// AVX2 with FMA.
+    /// AVX2 with FMA and F16C.
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
@@ -31,7 +31,10 @@ impl Isa {
         let mut present = vec![Isa::Plain];
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+            {
                 present.push(Isa::Avx2);
             }
             if is_x86_feature_detected!("avx512f")
@@ -177,6 +180,12 @@ pub trait Vector: Copy {
     unsafe fn greatest(self) -> f32;
     /// The eight times four bits of each of `LANES` words, the lowest first, less eight.
     unsafe fn nibbles(from: *const u32) -> [Self; 8];
+    /// The floats that the bits of `LANES` f16 stand for.
+    unsafe fn load_f16(from: *const u16) -> Self;
+    /// The same of bf16.
+    unsafe fn load_bf16(from: *const u16) -> Self;
+    /// `LANES` bytes as floats.
+    unsafe fn load_int8(from: *const i8) -> Self;
     /// Writes `LANES` rows of as many floats as columns; rows are `stride` apart, and `to_stride` where they go.
     #[inline(always)]
     unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
@@ -291,6 +300,34 @@ impl Vector for Portable {
         let words = unsafe { from.cast::<[u32; 8]>().read_unaligned() };
         std::array::from_fn(|index| Self(words.map(|word| (word >> (4 * index) & 15) as f32 - 8.0)))
     }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const u16) -> Self {
+        // SAFETY: the caller's.
+        let halves = unsafe { from.cast::<[u16; 8]>().read_unaligned() };
+        Self(halves.map(|half| {
+            let bits = u32::from(half);
+            // What is not finite has all bits of the exponent, in f32 too.
+            let special = if bits & 0x7c00 == 0x7c00 {
+                0x7f80_0000
+            } else {
+                0
+            };
+            // The exponents' biases differ by 112, and multiplying takes the smallest numbers along.
+            let size = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
+            f32::from_bits(size.to_bits() | special | (bits & 0x8000) << 16)
+        }))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        // SAFETY: the caller's.
+        let halves = unsafe { from.cast::<[u16; 8]>().read_unaligned() };
+        Self(halves.map(|half| f32::from_bits(u32::from(half) << 16)))
+    }
+    #[inline(always)]
+    unsafe fn load_int8(from: *const i8) -> Self {
+        // SAFETY: the caller's.
+        Self(unsafe { from.cast::<[i8; 8]>().read_unaligned() }.map(f32::from))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -318,7 +355,7 @@ mod x86 {
         };
     }
 
-    #[target_feature(enable = "avx2,fma")]
+    #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
         // SAFETY: the caller's.
         unsafe { kernel.run::<Avx2>() }
@@ -342,7 +379,7 @@ mod x86 {
         }
     }
 
-    // SAFETY of every block below: the caller's CPU has AVX2 and FMA, and its pointers are valid.
+    // SAFETY of every block below: the caller's CPU has AVX2, FMA and F16C, and its pointers are valid.
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Vector for Avx2 {
         const LANES: usize = 8;
@@ -453,6 +490,24 @@ mod x86 {
                     }};
                 }
                 shifted!(nibble)
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(from: *const u16) -> Self {
+            unsafe { Self(_mm256_cvtph_ps(_mm_loadu_si128(from.cast()))) }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const u16) -> Self {
+            unsafe {
+                let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+                Self(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_int8(from: *const i8) -> Self {
+            unsafe {
+                let bytes = _mm_loadl_epi64(from.cast());
+                Self(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)))
             }
         }
         #[inline(always)]
@@ -614,6 +669,24 @@ mod x86 {
                     };
                 }
                 shifted!(nibble)
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(from: *const u16) -> Self {
+            unsafe { Self(_mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))) }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const u16) -> Self {
+            unsafe {
+                let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+                Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(words)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_int8(from: *const i8) -> Self {
+            unsafe {
+                let bytes = _mm_loadu_si128(from.cast());
+                Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)))
             }
         }
         #[inline(always)]

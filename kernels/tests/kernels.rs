@@ -596,6 +596,14 @@ fn pools() {
     }
 }
 
+/// What weights are kept in besides f32.
+const NARROW: [Precision; 4] = [
+    Precision::F16,
+    Precision::Bf16,
+    Precision::Int8,
+    Precision::Int4,
+];
+
 /// bf16 and int8 stay within what rounding both sides can cost, and follow f32 to the bit where it costs
 /// nothing.
 #[test]
@@ -630,7 +638,7 @@ fn narrow_products() {
             strides,
         };
         let at = |i: usize, column: usize| f64::from(b[i * strides[0] + column * strides[1]]);
-        for precision in [Precision::Bf16, Precision::Int8, Precision::Int4] {
+        for precision in NARROW {
             // The blocks' greatest sizes; the number of another sign that is as great loses an eighth.
             let most = |column: usize, i: usize| {
                 let (from, to) = match precision {
@@ -653,6 +661,8 @@ fn narrow_products() {
                         let (of_a, of_b) = match precision {
                             Precision::Bf16 if whole => (0.0, 0.0),
                             Precision::Bf16 => (a.abs() / 256.0, b.abs() / 256.0),
+                            // Below 2^-14 the numbers are 2^-24 apart.
+                            Precision::F16 => (0.0, b.abs() / 2048.0 + 3e-8),
                             Precision::Int4 => (0.0, most(column, i) / 8.0),
                             // Half a step, and the same for the zero's own rounding.
                             _ => (range / 255.0, most(column, 0) / 254.0),
@@ -680,6 +690,35 @@ fn narrow_products() {
                         expected[index]
                     );
                 }
+            }
+        }
+    }
+}
+
+/// Every number of f16 comes back, for a few rows and for many, and what is beyond them is infinite.
+#[test]
+fn weights_of_f16_are_kept() {
+    let numbers: Vec<f32> = (0..=u16::MAX)
+        .map(|bits| half::f16::from_bits(bits).to_f32())
+        .chain([65_520.0, -1e9, 1e-9])
+        .collect();
+    let n = numbers.len();
+    let view = View {
+        data: &numbers,
+        shape: [1, n],
+        strides: [n, 1],
+    };
+    for m in [1, 9] {
+        let ones = vec![1.0; m];
+        for unit in Unit::present(Precision::F16) {
+            let packed = Narrow::new(Precision::F16, unit, view).unwrap();
+            assert!(packed.bytes() < 2 * n + 4096);
+            let mut found = vec![0.0; m * n];
+            salamander_kernels::narrow::multiply(&ones, &packed, Epilogue::default(), &mut found);
+            for (index, found) in found.iter().enumerate() {
+                let expected = half::f16::from_f32(numbers[index % n]).to_f32();
+                let same = *found == expected || (found.is_nan() && expected.is_nan());
+                assert!(same, "{unit:?} {found}, not {expected}");
             }
         }
     }
@@ -815,7 +854,7 @@ fn narrow_convolutions() {
 fn narrow_products_hide_no_nan() {
     let [m, k, n] = [20, 70, 40];
     let mut random = Random(12);
-    for (precision, few) in [Precision::Bf16, Precision::Int8, Precision::Int4]
+    for (precision, few) in NARROW
         .into_iter()
         .flat_map(|precision| [(precision, true), (precision, false)])
     {

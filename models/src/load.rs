@@ -5,15 +5,27 @@ use burn::tensor::{FloatDType, Tensor};
 use salamander_importers::{Checkpoint, Dtype, KeyMap, LoadError};
 use salamander_kernels::{self as kernels, Precision, set_precision};
 
-/// [`salamander_importers::load`], and then [`compute_in`] what the checkpoint is to be computed in.
+/// [`load_then`] nothing more.
 pub(crate) fn load<M: Module>(
     module: M,
     name: &str,
     map: &KeyMap,
     checkpoint: &Checkpoint,
 ) -> Result<M, LoadError> {
+    load_then(module, name, map, checkpoint, |module| module)
+}
+
+/// [`salamander_importers::load`]; what then makes new weights of the loaded ones, in f32; and at last the type that
+/// the checkpoint is to be computed in.
+pub(crate) fn load_then<M: Module>(
+    module: M,
+    name: &str,
+    map: &KeyMap,
+    checkpoint: &Checkpoint,
+    then: impl FnOnce(M) -> M,
+) -> Result<M, LoadError> {
     let module = salamander_importers::load(module, name, map, checkpoint)?;
-    Ok(compute_in(module, checkpoint.compute_dtype()))
+    Ok(compute_in(then(module), checkpoint.compute_dtype()))
 }
 
 /// Has layers computed in another type than f32.
@@ -21,10 +33,10 @@ pub(crate) fn load<M: Module>(
 /// On the CPU those are linear layers, convolutions, and embeddings, which an output layer may share: their
 /// weights are marked for the kernels. On GPUs those are convolutions and the linear layers of attention and
 /// MLPs, which the blocks compute in the type of their weights.
-pub(crate) fn compute_in<M: Module>(module: M, dtype: &Dtype) -> M {
+fn compute_in<M: Module>(module: M, dtype: &Dtype) -> M {
     let (precision, half) = match dtype {
         Dtype::BF16 => (Precision::Bf16, Some(FloatDType::BF16)),
-        Dtype::F16 => (Precision::F32, Some(FloatDType::F16)),
+        Dtype::F16 => (Precision::F16, Some(FloatDType::F16)),
         Dtype::I8 => (Precision::Int8, None),
         known if *known == Dtype::INT4 => (Precision::Int4, None),
         _ => return module,

@@ -83,6 +83,14 @@ pub enum DeviceError {
         /// What the backend said.
         reason: String,
     },
+    /// The name is none of a type to compute in.
+    #[error("`{name}` is not a type to compute in; known are {known}")]
+    UnknownDtype {
+        /// What was asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
     /// The device does not compute in that type.
     #[error("device `{name}` does not compute in {dtype}; known are {known}")]
     Dtype {
@@ -366,17 +374,32 @@ impl Device {
         ("int4", Dtype::INT4),
     ];
 
+    /// The one of [`DTYPES`](Self::DTYPES) that is called so, whether or not a device computes in it.
+    ///
+    /// # Errors
+    /// None is.
+    pub fn dtype_named(name: &str) -> Result<Dtype, DeviceError> {
+        let mut known = Self::DTYPES.into_iter();
+        let found = known.find(|(known, _)| *known == name);
+        found
+            .map(|(_, dtype)| dtype)
+            .ok_or_else(|| DeviceError::UnknownDtype {
+                name: name.to_owned(),
+                known: Self::DTYPES.map(|(name, _)| name).join(", "),
+            })
+    }
+
     /// The same device for opening models whose linear layers and convolutions it computes in another type than
     /// f32: on `flex` in [`Dtype::BF16`], whose weights take half the memory, [`Dtype::I8`], whose take a quarter
-    /// and whose inputs are quantized as they come, row by row or picture by picture, or [`Dtype::INT4`], whose
-    /// linear weights take a sixth.
+    /// and whose inputs are quantized as they come, row by row or picture by picture, [`Dtype::F16`], whose linear
+    /// weights take half, or [`Dtype::INT4`], whose linear weights take a sixth.
     ///
     /// Everything else stays in f32, but for attention's products, which are of bf16 in the first two where the CPU
-    /// has AMX. All are for models that were trained in f32 or bf16, and cost a little of their accuracy, int4 more
-    /// than a little of small models'. How much less time bf16 and int8 take depends on
+    /// has AMX. All cost a little of a model's accuracy, f16 the least, int4 more than a little of small models'.
+    /// How much less time bf16 and int8 take depends on
     /// what the CPU has: AMX, AVX512-BF16 and AVX512-VNNI are used, and without them only the memory is less.
-    /// int4 is for generating text, a token at a time, which reads all weights for each; longer inputs take as
-    /// long as in f32.
+    /// f16 and int4 are for generating text, a token at a time, which reads all weights for each; longer inputs
+    /// take as long as in f32.
     ///
     /// On a GPU it is [`Dtype::F16`] or [`Dtype::BF16`], where the device has it, for convolutions and for the
     /// linear layers of attention and MLPs.
@@ -405,8 +428,8 @@ impl Device {
         };
         match dtype {
             Dtype::F32 => true,
-            Dtype::F16 => has(FloatDType::F16),
             _ if self.backend == Backend::Flex => true,
+            Dtype::F16 => has(FloatDType::F16),
             Dtype::BF16 => has(FloatDType::BF16),
             _ => false,
         }
@@ -454,15 +477,11 @@ impl FromStr for Device {
     type Err = DeviceError;
 
     /// Opens the device that is written `BACKEND`, `BACKEND:INDEX` for one of several GPUs, or `auto`
-    /// for [`Device::best`]; `flex in bf16`, `flex in int8` and `flex in int4` as by
-    /// [`with_dtype`](Self::with_dtype).
+    /// for [`Device::best`]; `flex in bf16` as by [`with_dtype`](Self::with_dtype), and so on.
     fn from_str(text: &str) -> Result<Self, DeviceError> {
         if let Some((text, name)) = text.split_once(" in ") {
             let device: Self = text.parse()?;
-            let known = Device::DTYPES.iter().find(|(known, _)| *known == name);
-            let dtype =
-                known.map_or_else(|| Dtype::Other(name.to_owned()), |(_, dtype)| dtype.clone());
-            return device.with_dtype(dtype);
+            return device.with_dtype(Self::dtype_named(name)?);
         }
         if text == "auto" {
             return Self::best();
@@ -523,14 +542,19 @@ mod tests {
     fn types_that_it_does_not_compute_in_are_refused() {
         let device = Device::flex().with_dtype(Dtype::BF16).unwrap();
         assert_eq!(device.to_string(), "flex in bf16");
-        for name in ["flex in bf16", "flex in int8", "flex in int4"] {
+        for name in [
+            "flex in f16",
+            "flex in bf16",
+            "flex in int8",
+            "flex in int4",
+        ] {
             assert_eq!(name.parse::<Device>().unwrap().to_string(), name);
         }
         let error = "flex in f64".parse::<Device>().unwrap_err().to_string();
         assert!(error.contains("f64") && error.contains("int4"), "{error}");
-        let error = device.with_dtype(Dtype::F16).unwrap_err().to_string();
+        let error = device.with_dtype(Dtype::F64).unwrap_err().to_string();
         assert!(
-            error.ends_with("in f16; known are f32, bf16, int8, int4"),
+            error.ends_with("in f64; known are f32, f16, bf16, int8, int4"),
             "{error}"
         );
     }

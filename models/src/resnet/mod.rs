@@ -22,9 +22,9 @@ mod model;
 mod presets;
 
 use burn::tensor::{Device, Tensor};
-use salamander_importers::{Checkpoint, Format, KeyMap, load};
+use salamander_importers::{Checkpoint, Format, KeyMap};
 
-use crate::load::compute_in;
+use crate::load::load_then;
 use crate::{
     Architecture, Class, InputError, Inputs, LoadError, Model, Outputs, PretrainedConfig, Task,
     Value,
@@ -123,10 +123,8 @@ impl Loader<'_> {
         module: M,
         map: &KeyMap,
     ) -> Result<Box<dyn Model>, LoadError> {
-        let module = load(module, self.class, map, self.checkpoint)?.folded();
-        // Folding is done in f32, and makes new weights.
         Ok(Box::new(Served {
-            module: compute_in(module, self.checkpoint.compute_dtype()),
+            module: load_then(module, self.class, map, self.checkpoint, M::folded)?,
             channels: self.config.num_channels,
             device: self.device.clone(),
         }))
