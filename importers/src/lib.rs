@@ -46,7 +46,7 @@ pub use checkpoint::{Checkpoint, Dtype, Entry, Format, Layer, Layout, Placement,
 pub use error::{FormatError, LoadError};
 pub use float8::Float8;
 pub use key_map::{Block, KeyMap, Row, Source, rename};
-pub use load::load;
+pub use load::{load, load_keeping};
 pub use map::release;
 pub use report::{Ambiguous, KeyReport, Mismatch, Missing, Unexpected};
 pub use verify::verify;

@@ -39,6 +39,23 @@ pub fn load<M: Module>(
     map: &KeyMap,
     checkpoint: &Checkpoint,
 ) -> Result<M, LoadError> {
+    load_keeping(module, name, map, checkpoint, |_, _| false)
+}
+
+/// [`load`], except that the weights of some linear layers stay in f16 or bf16 where they are stored so: on a CPU
+/// device in the mapped file.
+///
+/// `keeps` is asked with the device of a layer and what the layer is a field of, such as `Attention`.
+///
+/// # Errors
+/// As of [`load`].
+pub fn load_keeping<M: Module>(
+    module: M,
+    name: &str,
+    map: &KeyMap,
+    checkpoint: &Checkpoint,
+    keeps: impl Fn(&Device, &str) -> bool,
+) -> Result<M, LoadError> {
     let mut parameters = Parameters::default();
     module.visit(&mut parameters);
     let plan = plan(&parameters.found, name, map, checkpoint)?;
@@ -48,6 +65,7 @@ pub fn load<M: Module>(
     }
     let mut filler = Filler {
         plan,
+        keeps,
         path: Path::default(),
         waiting: 0,
         device: None,
@@ -172,6 +190,13 @@ impl Path {
 
     fn text(&self) -> String {
         self.segments.join(".")
+    }
+
+    /// What the module of this parameter is a field of.
+    fn layer_of(&self) -> &str {
+        let kind = self.containers.iter().rev().nth(1);
+        let kind = kind.and_then(|kind| kind.strip_prefix("Struct:"));
+        kind.unwrap_or_default()
     }
 }
 
@@ -500,8 +525,9 @@ fn nearest(key: &str, candidates: &[String]) -> Option<String> {
 }
 
 /// Replaces parameters by the tensors of a complete plan, one at a time.
-struct Filler {
+struct Filler<F> {
     plan: Plan,
+    keeps: F,
     path: Path,
     /// The bytes that a device may still hold on the host, on their way to its memory.
     waiting: usize,
@@ -512,7 +538,7 @@ struct Filler {
 /// How many of them there may be.
 const WAITING: usize = 1 << 20;
 
-impl Filler {
+impl<F: Fn(&Device, &str) -> bool> Filler<F> {
     /// Reads the tensor for the current parameter, or notes why it cannot be read. What it says beside the
     /// data is whether a linear layer's weight must be transposed.
     fn take(&mut self) -> Option<(TensorData, bool)> {
@@ -569,7 +595,7 @@ impl Filler {
     }
 }
 
-impl ModuleMapper for Filler {
+impl<F: Fn(&Device, &str) -> bool> ModuleMapper for Filler<F> {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         self.path.enter(name, container_type);
     }
@@ -583,9 +609,12 @@ impl ModuleMapper for Filler {
             return param;
         };
         let device: Device = param.lazy_device();
-        let data = to_f32(data);
+        let is_half = matches!(data.dtype(), DType::F16 | DType::BF16);
+        let kept = transposed && is_half && (self.keeps)(&device, self.path.layer_of());
+        let data = if kept { data } else { to_f32(data) };
         let bytes = data.as_bytes().len();
-        let tensor = Tensor::from_data(data, (&device, DType::F32));
+        let dtype = data.dtype();
+        let tensor = Tensor::from_data(data, (&device, dtype));
         self.sent(&tensor, bytes);
         let tensor = if transposed {
             tensor.transpose()
@@ -622,7 +651,7 @@ mod tests {
     use burn::module::Module;
     use burn::nn::conv::{Conv2d, Conv2dConfig};
     use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-    use burn::tensor::{Device, TensorData};
+    use burn::tensor::{DType, Device, TensorData};
 
     use crate::{Checkpoint, Dtype, Entry, Format, KeyMap, Layout, Row};
 
@@ -703,6 +732,67 @@ mod tests {
             assert_eq!(bias.try_to_vec::<f32>().unwrap(), counted(2, 4));
             let table = net.table.weight.val().into_data();
             assert_eq!(table.try_to_vec::<f32>().unwrap(), counted(0, 14));
+        }
+    }
+
+    #[derive(Module, Debug)]
+    struct Block {
+        kept: Linear,
+        table: Embedding,
+    }
+
+    #[derive(Module, Debug)]
+    struct Stack {
+        block: Block,
+        head: Linear,
+    }
+
+    #[test]
+    fn halves_are_kept_where_they_may_be() {
+        let device = Device::default();
+        let names = [
+            "block.kept.weight",
+            "block.kept.bias",
+            "block.table.weight",
+            "head.weight",
+            "head.bias",
+        ];
+        for stored in [Dtype::F16, Dtype::BF16, Dtype::F32] {
+            let kind = stored.to_burn().unwrap();
+            let stack = Stack {
+                block: Block {
+                    kept: LinearConfig::new(3, 2).init(&device),
+                    table: EmbeddingConfig::new(2, 3).init(&device),
+                },
+                head: LinearConfig::new(3, 2).init(&device),
+            };
+            let entries = names.map(|name| {
+                let shape = if name.ends_with("bias") {
+                    vec![2]
+                } else {
+                    vec![2, 3]
+                };
+                let count: usize = shape.iter().product();
+                let values: Vec<f32> = (0..count).map(|value| value as f32).collect();
+                let data = TensorData::new(values, shape.clone()).convert_dtype(kind);
+                let entry = Entry::new(stored.clone(), shape, count * 4, move || Ok(data.clone()));
+                (name.to_owned(), entry)
+            });
+            let entries = entries.into_iter().collect();
+            let checkpoint = Checkpoint::new(Format::Npz, Vec::new(), BTreeMap::new(), entries);
+            let map = KeyMap::new(&[], &[""]);
+            let keeps = |_: &Device, layer: &str| layer == "Block";
+            let stack = super::load_keeping(stack, "Stack", &map, &checkpoint, keeps).unwrap();
+            assert_eq!(stack.block.kept.weight.val().dtype(), kind);
+            for weight in [&stack.block.table.weight, &stack.head.weight] {
+                assert_eq!(weight.val().dtype(), DType::F32);
+            }
+            let kept = stack.block.kept.weight.val().transpose();
+            let kept = kept.into_data().convert::<f32>();
+            assert_eq!(
+                kept.try_to_vec::<f32>().unwrap(),
+                [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+            );
         }
     }
 }

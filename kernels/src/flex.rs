@@ -3,10 +3,10 @@
 
 use std::sync::LazyLock;
 
-use burn::tensor::{Bool, DType, FloatDType, Shape, Tensor};
+use burn::tensor::{Bool, DType, Device, FloatDType, Shape, Tensor};
 use burn_flex::{Flex, FlexTensor, Layout};
-use half::bf16;
 use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 
 use crate::activation::{self, Activation};
 use crate::attention::{self, Attention, Grid, Heads};
@@ -49,9 +49,20 @@ fn strides<const D: usize>(tensor: &FlexTensor) -> Option<[usize; D]> {
     strides?.try_into().ok()
 }
 
-/// Whether a tensor is one that is computed with here: f32 on `flex`.
+/// The weight of a linear layer: f32, f16 or bf16 in this machine's memory.
+fn any_floats<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
+    let tensor = tensor.clone().try_into_primitive::<Flex>().ok()?;
+    matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16).then_some(tensor)
+}
+
+/// Whether a tensor is one that is computed with here: on `flex`, f32 or the weight of a linear layer.
 pub fn takes<const D: usize>(tensor: &Tensor<D>) -> bool {
-    floats(tensor).is_some()
+    any_floats(tensor).is_some()
+}
+
+/// Whether [`linear`] takes weights of f16 and bf16 on a device.
+pub fn takes_halves(device: &Device) -> bool {
+    Isa::chosen().is_some() && takes(&Tensor::<1>::empty([1], device))
 }
 
 /// Sets what products with a weight are computed in, by [`linear`] and [`convolve`], from now on.
@@ -59,20 +70,20 @@ pub fn takes<const D: usize>(tensor: &Tensor<D>) -> bool {
 /// It holds for all views of the tensor's memory, such as its transposed one, and as long as that memory.
 /// Convolutions stay in f32 in f16 and int4, on CPUs without a unit for the precision, and in groups.
 pub fn set_precision<const D: usize>(weight: &Tensor<D>, precision: Precision) {
-    if let Some(weight) = floats(weight) {
+    if let Some(weight) = any_floats(weight) {
         packs::set_precision(&weight, precision);
     }
 }
 
 /// What products with a weight are computed in.
 pub fn precision<const D: usize>(weight: &Tensor<D>) -> Precision {
-    floats(weight).map_or(Precision::F32, |weight| packs::precision(&weight))
+    any_floats(weight).map_or(Precision::F32, |weight| packs::precision(&weight))
 }
 
 /// Up to this many rows are multiplied by the weights as they lie, which memory's speed limits anyway.
 const FEW: usize = 4;
 
-/// `act(input · weight + bias + residual)` over the last dimension.
+/// `act(input · weight + bias + residual)` over the last dimension; the weight may be of f16 or bf16.
 pub fn linear<const D: usize>(
     input: &Tensor<D>,
     weight: &Tensor<2>,
@@ -81,7 +92,7 @@ pub fn linear<const D: usize>(
     activation: Activation,
 ) -> Option<Tensor<D>> {
     let isa = Isa::chosen()?;
-    let weight = floats(weight)?;
+    let weight = any_floats(weight)?;
     let input = contiguous(input)?;
     let bias = match bias {
         Some(bias) => Some(contiguous(bias)?),
@@ -106,27 +117,62 @@ pub fn linear<const D: usize>(
         activation,
     };
     let from = slice(&input)?;
-    let view = View {
-        data: &weight.storage::<f32>()[weight.layout().start_offset()..],
-        shape: [k, n],
-        strides: weight_strides,
-    };
     let precision = packs::precision(&weight);
     if precision != Precision::F32 {
         static PACKS: LazyLock<Packs<Option<Narrow>>> = LazyLock::new(Packs::default);
         let unit = Unit::chosen(precision)?;
         let packed = PACKS.get(&weight, None, (0, precision), || {
-            Narrow::new(precision, unit, view)
+            with_view(&weight, [k, n], |view| Narrow::new(precision, unit, view))
         });
         narrow::multiply(from, packed.as_ref().as_ref()?, epilogue, &mut out);
-    } else if rows <= FEW && weight_strides == [1, k] {
-        gemm::multiply_few(isa, from, view.data, [rows, k, n], epilogue, &mut out);
+    } else if rows <= FEW && weight_strides == [1, k] && weight.dtype() == DType::F32 {
+        let weight = &weight.storage::<f32>()[weight.layout().start_offset()..];
+        gemm::multiply_few(isa, from, weight, [rows, k, n], epilogue, &mut out);
     } else {
         static PACKS: LazyLock<Packs<Packed>> = LazyLock::new(Packs::default);
-        let packed = PACKS.get(&weight, None, (0, precision), || Packed::new(isa, view));
+        let packed = PACKS.get(&weight, None, (0, precision), || {
+            with_view(&weight, [k, n], |view| Packed::new(isa, view))
+        });
         gemm::multiply(from, &packed, epilogue, &mut out);
     }
     Some(tensor(out, shape))
+}
+
+fn wide_copy<H>(halves: &[H]) -> Vec<f32>
+where
+    [H]: HalfFloatSliceExt,
+{
+    let mut wide = vec![0.0; halves.len()];
+    halves.convert_to_f32_slice(&mut wide);
+    wide
+}
+
+/// Calls `work` with a weight `[k, n]`, whose strides do not go backwards, as floats.
+fn with_view<T>(weight: &FlexTensor, shape: [usize; 2], work: impl FnOnce(View<'_>) -> T) -> T {
+    let strides = strides::<2>(weight).unwrap_or_default();
+    let [row, column] = strides;
+    let start = weight.layout().start_offset();
+    let last = match shape {
+        [0, _] | [_, 0] => start,
+        [k, n] => start + (k - 1) * row + (n - 1) * column + 1,
+    };
+    let wide;
+    let data = match weight.dtype() {
+        DType::F16 => {
+            wide = wide_copy(&weight.storage::<f16>()[start..last]);
+            &wide
+        }
+        DType::BF16 => {
+            wide = wide_copy(&weight.storage::<bf16>()[start..last]);
+            &wide
+        }
+        _ => &weight.storage::<f32>()[start..last],
+    };
+    work(View {
+        data,
+        shape,
+        strides,
+    })
 }
 
 /// An activation of every element.

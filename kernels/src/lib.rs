@@ -47,7 +47,7 @@ pub use conv::Convolution;
 #[cfg(feature = "flex")]
 pub use flex::{
     activate, attention, convolve, layer_norm, linear, max_pool, precision, scale_shift,
-    set_precision, takes,
+    set_precision, takes, takes_halves,
 };
 pub use narrow::Precision;
 #[cfg(feature = "flex")]
@@ -55,7 +55,7 @@ pub use packs::after_packing;
 #[cfg(not(feature = "flex"))]
 pub use plain::{
     activate, after_packing, attention, convolve, layer_norm, linear, max_pool, precision,
-    scale_shift, set_precision, takes,
+    scale_shift, set_precision, takes, takes_halves,
 };
 pub use simd::{Isa, VARIABLE};
 pub use threads::awake;

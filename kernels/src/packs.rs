@@ -136,7 +136,7 @@ fn own_bytes(tensor: &FlexTensor) -> Option<&[u8]> {
         expected *= *side as isize;
         fits
     });
-    let size = size_of::<f32>();
+    let size = tensor.dtype().size();
     let start = layout.start_offset() * size;
     let end = start + layout.num_elements() * size;
     tensor.bytes().get(start..end).filter(|_| dense)

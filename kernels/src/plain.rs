@@ -1,6 +1,6 @@
 //! The functions over tensors in a build without the `flex` backend: nothing applies.
 
-use burn::tensor::{Bool, Tensor};
+use burn::tensor::{Bool, Device, Tensor};
 
 use crate::activation::Activation;
 use crate::conv::Convolution;
@@ -11,6 +11,11 @@ pub fn after_packing(_: fn(&[u8])) {}
 
 /// Whether a tensor is one that is computed with here: none is.
 pub fn takes<const D: usize>(_: &Tensor<D>) -> bool {
+    false
+}
+
+/// Whether [`linear`] takes weights of f16 and bf16 on a device: on none.
+pub fn takes_halves(_: &Device) -> bool {
     false
 }
 

@@ -4,10 +4,10 @@
 
 use burn::tensor::module;
 use burn::tensor::ops::{AttentionModuleOptions, ConvOptions, MaxPoolOptions};
-use burn::tensor::{Bool, Device, Distribution, Tensor, Tolerance, activation};
+use burn::tensor::{Bool, Device, Distribution, FloatDType, Tensor, Tolerance, activation};
 use salamander_kernels::{Activation, Convolution, Isa};
 use salamander_kernels::{
-    Precision, attention, convolve, layer_norm, linear, max_pool, scale_shift,
+    Precision, attention, convolve, layer_norm, linear, max_pool, scale_shift, set_precision,
 };
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
@@ -46,6 +46,36 @@ fn linear_layers() {
             for _ in 0..2 {
                 let found = linear(&input, &weight, Some(&bias), Some(&added), Activation::Gelu);
                 same(found, activation::gelu(expected.clone()));
+            }
+        }
+    }
+}
+
+/// Weights of f16 and bf16 are what they are in f32, whatever they are computed in.
+#[test]
+fn linear_layers_of_halves() {
+    for half in [FloatDType::F16, FloatDType::BF16] {
+        for precision in [
+            Precision::F32,
+            Precision::F16,
+            Precision::Bf16,
+            Precision::Int8,
+            Precision::Int4,
+        ] {
+            for [rows, k, n] in [[1, 70, 33], [40, 17, 100]] {
+                let (input, bias) = (random([rows, k]), random([n]));
+                // Some rows of a checkpoint's, and as Burn has it.
+                let part = random([n + 3, k]).cast(half).slice([2..n + 2, 0..k]);
+                for weight in [part.transpose(), random([k, n]).cast(half)] {
+                    let wide = weight.clone().cast(FloatDType::F32);
+                    set_precision(&weight, precision);
+                    set_precision(&wide, precision);
+                    let product = |weight: &Tensor<2>| {
+                        linear(&input, weight, Some(&bias), None, Activation::Tanh)
+                    };
+                    let expected = product(&wide).unwrap_or_else(|| input.clone());
+                    same(product(&weight), expected);
+                }
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Filling a module, and saying what its products are computed in.
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{FloatDType, Tensor};
-use salamander_importers::{Checkpoint, Dtype, KeyMap, LoadError};
+use burn::tensor::{Device, FloatDType, Tensor};
+use salamander_importers::{Checkpoint, Dtype, KeyMap, LoadError, load_keeping};
 use salamander_kernels::{self as kernels, Precision, set_precision};
 
 /// [`load_then`] nothing more.
@@ -15,8 +15,9 @@ pub(crate) fn load<M: Module>(
     load_then(module, name, map, checkpoint, |module| module)
 }
 
-/// [`salamander_importers::load`]; what then makes new weights of the loaded ones, in f32; and at last the type that
-/// the checkpoint is to be computed in.
+/// Fills a module, has `then` make new weights of those that want it, and says what is computed in which type.
+///
+/// On the CPU the weights of blocks stay in the mapped file, be they f32, f16 or bf16.
 pub(crate) fn load_then<M: Module>(
     module: M,
     name: &str,
@@ -24,7 +25,8 @@ pub(crate) fn load_then<M: Module>(
     checkpoint: &Checkpoint,
     then: impl FnOnce(M) -> M,
 ) -> Result<M, LoadError> {
-    let module = salamander_importers::load(module, name, map, checkpoint)?;
+    let keeps = |device: &Device, layer: &str| is_block(layer) && kernels::takes_halves(device);
+    let module = load_keeping(module, name, map, checkpoint, keeps)?;
     Ok(compute_in(then(module), checkpoint.compute_dtype()))
 }
 
@@ -46,6 +48,11 @@ fn compute_in<M: Module>(module: M, dtype: &Dtype) -> M {
         half,
         place: Vec::new(),
     })
+}
+
+/// Whether what is made of linear layers takes their weights in other types than f32.
+fn is_block(layer: &str) -> bool {
+    matches!(layer, "Attention" | "Mlp")
 }
 
 struct Weights {
@@ -87,10 +94,11 @@ impl ModuleMapper for Weights {
             }
             return param;
         }
-        let is_block = matches!(
-            around,
-            ["Conv1d" | "Conv2d", _] | ["Linear", "Attention" | "Mlp"]
-        );
+        let is_block = match around {
+            ["Conv1d" | "Conv2d", _] => true,
+            ["Linear", layer] => is_block(layer),
+            _ => false,
+        };
         match self.half {
             Some(half) if is_block => Param::initialized(param.id, tensor.cast(half)),
             _ => param,

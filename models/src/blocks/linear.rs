@@ -31,11 +31,14 @@ pub fn linear<const D: usize>(
 ) -> Tensor<D> {
     let weight = layer.weight.val();
     let bias = layer.bias.as_ref().map(|bias| bias.val());
-    if let Some(known) = activation.kernel() {
-        let fast = kernels::linear(&input, &weight, bias.as_ref(), added.as_ref(), known);
-        if let Some(output) = fast {
-            return output;
-        }
+    let known = activation.kernel();
+    let joined = known.unwrap_or(kernels::Activation::None);
+    let fast = kernels::linear(&input, &weight, bias.as_ref(), added.as_ref(), joined);
+    if let Some(output) = fast {
+        return match known {
+            Some(_) => output,
+            None => activation.forward(output),
+        };
     }
     let mut shape = input.dims();
     let rows = shape[..D - 1].iter().product();

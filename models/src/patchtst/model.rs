@@ -3,6 +3,8 @@
 //! Shapes: `b` windows in the batch, `t` steps of `c` series each, `n` patches of `p` steps, `s` states
 //! (the patches, and the class token), `d` the width.
 
+use std::sync::OnceLock;
+
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
@@ -323,6 +325,9 @@ pub(super) struct BatchNorm {
     running_mean: Param<Tensor<1>>,
     running_var: Param<Tensor<1>>,
     epsilon: f64,
+    /// What rows are multiplied by and what is added then, known from the first call on.
+    #[module(skip)]
+    affine: Box<OnceLock<[Tensor<1>; 2]>>,
 }
 
 impl BatchNorm {
@@ -333,12 +338,16 @@ impl BatchNorm {
             running_mean: Initializer::Zeros.init([width], device),
             running_var: Initializer::Ones.init([width], device),
             epsilon,
+            affine: Box::default(),
         }
     }
 
     fn forward(&self, rows: Tensor<3>, added: Option<Tensor<3>>) -> Tensor<3> {
-        let gain = self.weight.val() / (self.running_var.val() + self.epsilon).sqrt();
-        let shift = self.bias.val() - self.running_mean.val() * gain.clone();
-        scale_shift(rows, added, gain, shift)
+        let [gain, shift] = self.affine.get_or_init(|| {
+            let gain = self.weight.val() / (self.running_var.val() + self.epsilon).sqrt();
+            let shift = self.bias.val() - self.running_mean.val() * gain.clone();
+            [gain, shift]
+        });
+        scale_shift(rows, added, gain.clone(), shift.clone())
     }
 }
