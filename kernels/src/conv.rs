@@ -103,7 +103,7 @@ impl Weights {
 
     /// Whether pictures may be of bf16, before and after.
     pub fn takes_bf16(&self) -> bool {
-        matches!(&self.0, Layout::Narrow(narrow) if narrow.precision() == Precision::Bf16)
+        matches!(&self.0, Layout::Narrow(narrow) if narrow.takes_bf16())
     }
 
     /// The same in fewer bits, for one group; `None` in f32, and where the CPU has no unit for it.

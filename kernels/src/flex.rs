@@ -12,7 +12,7 @@ use crate::activation::{self, Activation};
 use crate::attention::{self, Attention, Grid, Heads};
 use crate::conv::{self, Convolution, Weights};
 use crate::gemm::{self, Epilogue, Packed, View};
-use crate::narrow::{self, Narrow, Numbers, NumbersMut, Precision, Unit};
+use crate::narrow::{self, Ending, Narrow, Numbers, NumbersMut, Precision, Unit};
 use crate::norm;
 use crate::packs::{self, Packs};
 use crate::pool::{self, Floats};
@@ -49,7 +49,7 @@ fn strides<const D: usize>(tensor: &FlexTensor) -> Option<[usize; D]> {
     strides?.try_into().ok()
 }
 
-/// The weight of a linear layer: f32, f16 or bf16 in this machine's memory.
+/// A tensor of f32, f16 or bf16 in this machine's memory.
 fn any_floats<const D: usize>(tensor: &Tensor<D>) -> Option<FlexTensor> {
     let tensor = tensor.clone().try_into_primitive::<Flex>().ok()?;
     matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16).then_some(tensor)
@@ -83,17 +83,25 @@ pub fn precision<const D: usize>(weight: &Tensor<D>) -> Precision {
 /// Up to this many rows are multiplied by the weights as they lie, which memory's speed limits anyway.
 const FEW: usize = 4;
 
-/// `act(input · weight + bias + residual)` over the last dimension; the weight may be of f16 or bf16.
+/// `act(input · weight + bias + residual)` over the last dimension.
+///
+/// # Types
+/// Of the weight f32, f16 or bf16, of the input f32 or bf16, of bias and residual f32. The output is bf16 where it
+/// `may` be and what it is computed in is, else f32.
 pub fn linear<const D: usize>(
     input: &Tensor<D>,
     weight: &Tensor<2>,
     bias: Option<&Tensor<1>>,
     residual: Option<&Tensor<D>>,
     activation: Activation,
+    may: bool,
 ) -> Option<Tensor<D>> {
     let isa = Isa::chosen()?;
     let weight = any_floats(weight)?;
-    let input = contiguous(input)?;
+    let mut input = any_floats(input).filter(|input| input.dtype() != DType::F16)?;
+    if !input.is_contiguous() {
+        input = input.to_contiguous();
+    }
     let bias = match bias {
         Some(bias) => Some(contiguous(bias)?),
         None => None,
@@ -109,14 +117,10 @@ pub fn linear<const D: usize>(
         return None;
     }
     shape[D - 1] = n;
-    let rows = shape.num_elements() / n.max(1);
-    let mut out = pool::take(shape.num_elements());
-    let epilogue = Epilogue {
-        bias: bias.as_ref().and_then(slice),
-        residual: residual.as_ref().and_then(slice),
-        activation,
-    };
-    let from = slice(&input)?;
+    let count = shape.num_elements();
+    let rows = count / n.max(1);
+    let bias = bias.as_ref().and_then(slice);
+    let residual = residual.as_ref().and_then(slice);
     let precision = packs::precision(&weight);
     if precision != Precision::F32 {
         static PACKS: LazyLock<Packs<Option<Narrow>>> = LazyLock::new(Packs::default);
@@ -124,8 +128,37 @@ pub fn linear<const D: usize>(
         let packed = PACKS.get(&weight, None, (0, precision), || {
             with_view(&weight, [k, n], |view| Narrow::new(precision, unit, view))
         });
-        narrow::multiply(from, packed.as_ref().as_ref()?, epilogue, &mut out);
-    } else if rows <= FEW && weight_strides == [1, k] && weight.dtype() == DType::F32 {
+        let packed = packed.as_ref().as_ref()?;
+        if !packed.takes_bf16() {
+            input = widened::<D>(input)?;
+        }
+        let from = numbers(&input)?;
+        let ending = Ending {
+            bias,
+            residual: residual.map(Numbers::F32),
+            activation,
+        };
+        if let Some(mut out) = (may && packed.takes_bf16())
+            .then(|| halves(count))
+            .flatten()
+        {
+            let to = NumbersMut::Bf16(bytemuck::cast_slice_mut(&mut out));
+            narrow::multiply_numbers(from, packed, ending, to);
+            return Some(tensor_of_bf16(out, shape));
+        }
+        let mut out = pool::take(count);
+        narrow::multiply_numbers(from, packed, ending, NumbersMut::F32(&mut out));
+        return Some(tensor(out, shape));
+    }
+    let input = widened::<D>(input)?;
+    let from = slice(&input)?;
+    let mut out = pool::take(count);
+    let epilogue = Epilogue {
+        bias,
+        residual,
+        activation,
+    };
+    if rows <= FEW && weight_strides == [1, k] && weight.dtype() == DType::F32 {
         let weight = &weight.storage::<f32>()[weight.layout().start_offset()..];
         gemm::multiply_few(isa, from, weight, [rows, k, n], epilogue, &mut out);
     } else {
@@ -413,10 +446,13 @@ fn halves(count: usize) -> Option<Floats> {
     count.is_multiple_of(2).then(|| pool::take(count / 2))
 }
 
+fn tensor_of_bf16<const D: usize>(halves: Floats, shape: Shape) -> Tensor<D> {
+    let tensor = FlexTensor::new(pool::bytes(halves), Layout::contiguous(shape), DType::BF16);
+    Tensor::from_primitive::<Flex>(tensor)
+}
+
 fn pictures_of_bf16(halves: Floats, shape: [usize; 4]) -> Tensor<4> {
-    let layout = Layout::contiguous(Shape::new(shape));
-    let pictures = FlexTensor::new(pool::bytes(halves), layout, DType::BF16);
-    Tensor::from_primitive::<Flex>(pictures).permute([0, 3, 1, 2])
+    tensor_of_bf16::<4>(halves, Shape::new(shape)).permute([0, 3, 1, 2])
 }
 
 /// With fewer outputs in a group, vectors would be mostly empty.
@@ -502,9 +538,9 @@ pub fn convolve(
         run(NumbersMut::F32(&mut out));
         return Some(pictures(out, shape_last));
     }
-    input = widened(input)?;
+    input = widened::<4>(input)?;
     residual = match residual {
-        Some(residual) => Some(widened(residual)?),
+        Some(residual) => Some(widened::<4>(residual)?),
         None => None,
     };
     let mut out = pool::take(count);
@@ -518,10 +554,10 @@ pub fn convolve(
 }
 
 /// The same numbers in f32.
-fn widened(tensor: FlexTensor) -> Option<FlexTensor> {
+fn widened<const D: usize>(tensor: FlexTensor) -> Option<FlexTensor> {
     if tensor.dtype() == DType::F32 {
         return Some(tensor);
     }
-    let tensor = Tensor::<4>::from_primitive::<Flex>(tensor).cast(FloatDType::F32);
+    let tensor = Tensor::<D>::from_primitive::<Flex>(tensor).cast(FloatDType::F32);
     contiguous(&tensor)
 }

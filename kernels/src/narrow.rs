@@ -204,6 +204,11 @@ impl Narrow {
         self.precision
     }
 
+    /// Whether what it is multiplied by, and what comes of that, may be of bf16.
+    pub fn takes_bf16(&self) -> bool {
+        self.precision == Precision::Bf16 && !matches!(self.unit, Unit::Widened(_))
+    }
+
     /// What computes products with it.
     pub fn unit(&self) -> Unit {
         self.unit
@@ -387,8 +392,16 @@ struct Row {
 /// # Panics
 /// Lengths and shapes do not fit.
 pub fn multiply(a: &[f32], b: &Narrow, epilogue: Epilogue<'_>, out: &mut [f32]) {
+    multiply_numbers(Numbers::F32(a), b, epilogue.into(), NumbersMut::F32(out));
+}
+
+/// The same of numbers that may be of bf16 where [`b`](Narrow::takes_bf16) lets.
+///
+/// # Panics
+/// Lengths, shapes and types do not fit.
+pub fn multiply_numbers(a: Numbers<'_>, b: &Narrow, ending: Ending<'_>, out: NumbersMut<'_>) {
     let (k, n) = (b.k, b.n);
-    if n == 0 || out.is_empty() {
+    if n == 0 || out.len() == 0 {
         return;
     }
     let m = out.len() / n;
@@ -396,19 +409,27 @@ pub fn multiply(a: &[f32], b: &Narrow, epilogue: Epilogue<'_>, out: &mut [f32]) 
         out.len() == m * n && a.len() == m * k,
         "shapes of a product"
     );
-    assert!(epilogue.bias.is_none_or(|bias| bias.len() == n));
-    assert!(epilogue.residual.is_none_or(|rows| rows.len() == m * n));
+    assert!(ending.bias.is_none_or(|bias| bias.len() == n));
+    assert!(ending.residual.is_none_or(|rows| rows.len() == m * n));
     let panels = n.div_ceil(WIDTH);
     let few = m <= FEW && b.precision == Precision::Int8;
     let Unit::Widened(isa) = b.unit else {
+        let floats = matches!((a, &out), (Numbers::F32(_), NumbersMut::F32(_)));
+        assert!(floats || b.takes_bf16(), "types of a product");
         let mut lines = LINES.take();
-        // SAFETY: `b` was packed for a unit that is present; lengths are asserted above.
+        // SAFETY: `b` was packed for a unit that is present; lengths and types are asserted above.
         #[cfg(target_arch = "x86_64")]
         unsafe {
-            x86::multiply(a, b, epilogue, Shared(out.as_mut_ptr()), m, few, &mut lines);
+            x86::multiply(a, b, ending, out, m, few, &mut lines);
         }
         LINES.set(lines);
         return;
+    };
+    let (a, out) = (a.floats(), out.floats());
+    let epilogue = Epilogue {
+        bias: ending.bias,
+        residual: ending.residual.map(Numbers::floats),
+        activation: ending.activation,
     };
     let tasks = Tasks::new(m, panels, k);
     let out = Shared(out.as_mut_ptr());
@@ -470,7 +491,17 @@ pub enum Numbers<'a> {
     Bf16(&'a [u16]),
 }
 
-impl Numbers<'_> {
+impl<'a> Numbers<'a> {
+    /// # Panics
+    /// They are of bf16.
+    #[allow(clippy::panic)]
+    fn floats(self) -> &'a [f32] {
+        match self {
+            Numbers::F32(numbers) => numbers,
+            Numbers::Bf16(_) => panic!("types of a product"),
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             Numbers::F32(numbers) => numbers.len(),
@@ -487,7 +518,17 @@ pub enum NumbersMut<'a> {
     Bf16(&'a mut [u16]),
 }
 
-impl NumbersMut<'_> {
+impl<'a> NumbersMut<'a> {
+    /// # Panics
+    /// They are of bf16.
+    #[allow(clippy::panic)]
+    fn floats(self) -> &'a mut [f32] {
+        match self {
+            NumbersMut::F32(numbers) => numbers,
+            NumbersMut::Bf16(_) => panic!("types of a product"),
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             NumbersMut::F32(numbers) => numbers.len(),
@@ -496,12 +537,15 @@ impl NumbersMut<'_> {
     }
 }
 
-/// What is added to the products of patches, and what is made of the sum.
+/// What is added to products, and what is made of the sum.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ending<'a> {
-    pub(crate) bias: Option<&'a [f32]>,
-    pub(crate) residual: Option<Numbers<'a>>,
-    pub(crate) activation: Activation,
+pub struct Ending<'a> {
+    /// One for each column.
+    pub bias: Option<&'a [f32]>,
+    /// As the output.
+    pub residual: Option<Numbers<'a>>,
+    /// Applied to the sum.
+    pub activation: Activation,
 }
 
 impl<'a> From<Epilogue<'a>> for Ending<'a> {
@@ -534,10 +578,7 @@ pub(crate) fn multiply_patches(
     assert!(ending.residual.is_none_or(|rows| rows.len() == out.len()));
     assert!(!matches!(b.unit, Unit::Widened(_)), "no unit for patches");
     let floats = matches!(pictures, Numbers::F32(_)) && matches!(out, NumbersMut::F32(_));
-    assert!(
-        floats || b.precision == Precision::Bf16,
-        "types of a product"
-    );
+    assert!(floats || b.takes_bf16(), "types of a product");
     // SAFETY: `b` was packed for a unit that is present; lengths and types are asserted above.
     #[cfg(target_arch = "x86_64")]
     unsafe {
@@ -618,16 +659,15 @@ pub(crate) mod x86 {
     use crate::activation::apply;
     use crate::amx;
     use crate::conv::Patches;
-    use crate::gemm::{Epilogue, Shared};
     use crate::simd::{Avx512, Vector};
 
     /// # Safety
     /// The unit of `b` is present, and lengths are as `narrow::multiply` asserts.
     pub(super) unsafe fn multiply(
-        a: &[f32],
+        a: Numbers<'_>,
         b: &Narrow,
-        epilogue: Epilogue<'_>,
-        out: Shared,
+        ending: Ending<'_>,
+        out: NumbersMut<'_>,
         m: usize,
         few: bool,
         (lines, rows): &mut (Vec<Line>, Vec<Row>),
@@ -645,18 +685,27 @@ pub(crate) mod x86 {
         let to = Bytes(lines.as_mut_ptr().cast());
         // SAFETY: as the function's own; each row has its place in `lines`.
         let narrow = |index: usize, row: &mut Row| unsafe {
-            let from = a.as_ptr().add(index * k);
             let to = to.get().add(index * stride);
-            if few {
-                std::ptr::copy_nonoverlapping(from, to.cast(), k);
-                to.add(4 * k).write_bytes(0, stride - 4 * k);
-            } else if b.precision == Precision::Bf16 {
-                row_to_bf16(from, k, to);
-                to.add(2 * k).write_bytes(0, stride - 2 * k);
-            } else {
-                *row = row_to_int8(from, k, to);
-                to.add(k).write_bytes(0, stride - k);
-            }
+            let written = match a {
+                Numbers::Bf16(a) => {
+                    copy(a.as_ptr().add(index * k).cast(), to, 2 * k);
+                    2 * k
+                }
+                Numbers::F32(a) => {
+                    let from = a.as_ptr().add(index * k);
+                    if few {
+                        std::ptr::copy_nonoverlapping(from, to.cast(), k);
+                        4 * k
+                    } else if b.precision == Precision::Bf16 {
+                        row_to_bf16(from, k, to);
+                        2 * k
+                    } else {
+                        *row = row_to_int8(from, k, to);
+                        k
+                    }
+                }
+            };
+            to.add(written).write_bytes(0, stride - written);
         };
         if m * k < 1 << 17 {
             for (index, row) in rows.iter_mut().enumerate() {
@@ -667,14 +716,15 @@ pub(crate) mod x86 {
             rows.for_each(|(index, row)| narrow(index, row));
         }
         let rows = &rows[..];
+        let out = Out::of(out);
         Tasks::new(m, b.n.div_ceil(WIDTH), k).run(|range, panels| {
             let block = Block {
                 a: to.get().wrapping_add(range.start * stride).cast_const(),
                 stride,
                 rows: &rows[range.clone()],
                 b,
-                ending: epilogue.into(),
-                out: Out::F32(out.get()),
+                ending,
+                out,
                 range,
                 panels,
             };
@@ -721,10 +771,7 @@ pub(crate) mod x86 {
                 to
             }
         };
-        let out = match out {
-            NumbersMut::F32(out) => Out::F32(out.as_mut_ptr()),
-            NumbersMut::Bf16(out) => Out::Bf16(out.as_mut_ptr()),
-        };
+        let out = Out::of(out);
         let by_picture = &scales[..];
         let stride = b.steps * STEP + 64;
         Tasks::of_patches(m, b.n.div_ceil(WIDTH), stride).run(|range, panels| {
@@ -955,6 +1002,15 @@ pub(crate) mod x86 {
         Bf16(*mut u16),
     }
 
+    impl Out {
+        fn of(numbers: NumbersMut<'_>) -> Self {
+            match numbers {
+                NumbersMut::F32(out) => Self::F32(out.as_mut_ptr()),
+                NumbersMut::Bf16(out) => Self::Bf16(out.as_mut_ptr()),
+            }
+        }
+    }
+
     // SAFETY: no two tasks write the same element.
     unsafe impl Send for Out {}
     // SAFETY: as above.
@@ -1056,55 +1112,73 @@ pub(crate) mod x86 {
             let n = self.b.n;
             let column = panel * WIDTH;
             let columns = WIDTH.min(n - column);
-            let activation = self.ending.activation;
             // SAFETY: the caller's; what is beyond the columns is masked, or is there in the panel.
             unsafe {
-                for at in (0..columns).step_by(16) {
-                    let some = mask(columns - at);
-                    let zero = _mm512_setzero_ps();
-                    let (mut scales, mut offsets, mut bias) = (zero, zero, zero);
+                let zero = _mm512_setzero_ps();
+                let [mut scales, mut offsets, mut bias] = [[zero; 2]; 3];
+                let some = [mask(columns), mask(columns.saturating_sub(16))];
+                for side in 0..2 {
+                    let at = column + 16 * side;
                     if INT {
-                        scales = _mm512_loadu_ps(self.b.scales.as_ptr().add(column + at));
-                        offsets = _mm512_loadu_ps(self.b.offsets.as_ptr().add(column + at));
+                        scales[side] = _mm512_loadu_ps(self.b.scales.as_ptr().add(at));
+                        offsets[side] = _mm512_loadu_ps(self.b.offsets.as_ptr().add(at));
                     }
                     if let Some(all) = self.ending.bias {
-                        bias = _mm512_maskz_loadu_ps(some, all.as_ptr().add(column + at));
+                        let all = all.as_ptr().wrapping_add(at);
+                        bias[side] = _mm512_maskz_loadu_ps(some[side], all);
                     }
-                    for row in 0..count {
-                        let place = (first + row) * n + column + at;
-                        let mut value = _mm512_loadu_ps(sums.add(row * WIDTH + at));
-                        if INT {
+                }
+                for row in 0..count {
+                    let place = (first + row) * n + column;
+                    let mut values = [zero; 2];
+                    for side in 0..2 {
+                        let sum = _mm512_loadu_ps(sums.add(row * WIDTH + 16 * side));
+                        values[side] = if INT {
                             let Row { scale, zero } = self.rows[first - self.range.start + row];
-                            let floats = _mm512_cvtepi32_ps(_mm512_castps_si512(value));
-                            let scaled = _mm512_mul_ps(floats, scales);
+                            let floats = _mm512_cvtepi32_ps(_mm512_castps_si512(sum));
+                            let scaled = _mm512_mul_ps(floats, scales[side]);
                             let zero = _mm512_set1_ps(zero as f32);
-                            let centred = _mm512_fnmadd_ps(zero, offsets, scaled);
-                            value = _mm512_fmadd_ps(centred, _mm512_set1_ps(scale), bias);
+                            let centred = _mm512_fnmadd_ps(zero, offsets[side], scaled);
+                            _mm512_fmadd_ps(centred, _mm512_set1_ps(scale), bias[side])
                         } else {
-                            value = _mm512_add_ps(value, bias);
-                        }
-                        if let Some(residual) = self.ending.residual {
-                            let added = match residual {
-                                Numbers::F32(rows) => {
-                                    _mm512_maskz_loadu_ps(some, rows.as_ptr().add(place))
-                                }
-                                Numbers::Bf16(rows) => {
-                                    let rows = rows.as_ptr().add(place).cast();
-                                    let halves = _mm256_maskz_loadu_epi16(some, rows);
-                                    let words = _mm512_cvtepu16_epi32(halves);
-                                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words))
-                                }
-                            };
-                            value = _mm512_add_ps(value, added);
-                        }
-                        let Avx512(value) = apply(activation, Avx512(value));
-                        match self.out {
-                            Out::F32(out) => _mm512_mask_storeu_ps(out.add(place), some, value),
-                            Out::Bf16(out) => {
-                                let rounded: __m256i =
-                                    std::mem::transmute(_mm512_cvtneps_pbh(value));
-                                _mm256_mask_storeu_epi16(out.add(place).cast(), some, rounded);
+                            _mm512_add_ps(sum, bias[side])
+                        };
+                    }
+                    match self.ending.residual {
+                        Some(Numbers::F32(rows)) => {
+                            for side in 0..2 {
+                                let rows = rows.as_ptr().wrapping_add(place + 16 * side);
+                                let added = _mm512_maskz_loadu_ps(some[side], rows);
+                                values[side] = _mm512_add_ps(values[side], added);
                             }
+                        }
+                        Some(Numbers::Bf16(rows)) => {
+                            let rows = rows.as_ptr().add(place).cast();
+                            let all = u32::from(some[1]) << 16 | u32::from(some[0]);
+                            let halves = _mm512_maskz_loadu_epi16(all, rows);
+                            let near = _mm512_castsi512_si256(halves);
+                            let far = _mm512_extracti64x4_epi64::<1>(halves);
+                            for (value, halves) in values.iter_mut().zip([near, far]) {
+                                let words = _mm512_cvtepu16_epi32(halves);
+                                let added = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words));
+                                *value = _mm512_add_ps(*value, added);
+                            }
+                        }
+                        None => {}
+                    }
+                    let [near, far] =
+                        values.map(|value| apply(self.ending.activation, Avx512(value)).0);
+                    match self.out {
+                        Out::F32(out) => {
+                            _mm512_mask_storeu_ps(out.add(place), some[0], near);
+                            let far_out = out.wrapping_add(place + 16);
+                            _mm512_mask_storeu_ps(far_out, some[1], far);
+                        }
+                        Out::Bf16(out) => {
+                            let all = u32::from(some[1]) << 16 | u32::from(some[0]);
+                            let rounded: __m512i =
+                                std::mem::transmute(_mm512_cvtne2ps_pbh(far, near));
+                            _mm512_mask_storeu_epi16(out.add(place).cast(), all, rounded);
                         }
                     }
                 }

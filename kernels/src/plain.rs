@@ -34,6 +34,7 @@ pub fn linear<const D: usize>(
     _: Option<&Tensor<1>>,
     _: Option<&Tensor<D>>,
     _: Activation,
+    _: bool,
 ) -> Option<Tensor<D>> {
     None
 }

@@ -44,7 +44,14 @@ fn linear_layers() {
             let product = input.clone().matmul(weight.clone());
             let expected = product + bias.clone().unsqueeze() + added.clone();
             for _ in 0..2 {
-                let found = linear(&input, &weight, Some(&bias), Some(&added), Activation::Gelu);
+                let found = linear(
+                    &input,
+                    &weight,
+                    Some(&bias),
+                    Some(&added),
+                    Activation::Gelu,
+                    false,
+                );
                 same(found, activation::gelu(expected.clone()));
             }
         }
@@ -71,7 +78,7 @@ fn linear_layers_of_halves() {
                     set_precision(&weight, precision);
                     set_precision(&wide, precision);
                     let product = |weight: &Tensor<2>| {
-                        linear(&input, weight, Some(&bias), None, Activation::Tanh)
+                        linear(&input, weight, Some(&bias), None, Activation::Tanh, false)
                     };
                     let expected = product(&wide).unwrap_or_else(|| input.clone());
                     same(product(&weight), expected);
@@ -88,7 +95,7 @@ fn packed_weights_go_with_their_tensor() {
         let (input, weight) = (random([20, 40]), random([40, 50]));
         let expected = input.clone().matmul(weight.clone());
         same(
-            linear(&input, &weight, None, None, Activation::None),
+            linear(&input, &weight, None, None, Activation::None, false),
             expected,
         );
     }
@@ -99,7 +106,7 @@ fn strided_inputs() {
     let (input, weight) = (random([30, 2, 12]).swap_dims(0, 1), random([12, 8]));
     let expected = input.clone().matmul(weight.clone().unsqueeze());
     same(
-        linear(&input, &weight, None, None, Activation::None),
+        linear(&input, &weight, None, None, Activation::None, false),
         expected,
     );
     let (part, norm) = (random([9, 30]).slice([2..7, 0..30]), random([30]));

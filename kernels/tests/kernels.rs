@@ -7,7 +7,7 @@ use salamander_kernels::activation::{Activation, activate};
 use salamander_kernels::attention::{Attention, Grid, Heads, attend};
 use salamander_kernels::conv::{Shape, Weights, convolve, convolve_bf16};
 use salamander_kernels::gemm::{Epilogue, Packed, View, multiply, multiply_few};
-use salamander_kernels::narrow::{Narrow, Numbers, NumbersMut, Unit};
+use salamander_kernels::narrow::{Narrow, Numbers, NumbersMut, Unit, multiply_numbers};
 use salamander_kernels::norm::{LayerNorm, layer_norm, scale_shift};
 use salamander_kernels::pooling::{Window, max_pool, max_pool_bf16};
 use salamander_kernels::{Isa, Precision};
@@ -682,6 +682,13 @@ fn narrow_products() {
                 assert_eq!(packed.shape(), [k, n]);
                 let mut found = vec![f32::NAN; m * n];
                 salamander_kernels::narrow::multiply(&a, &packed, epilogue, &mut found);
+                if packed.takes_bf16() {
+                    let mut halves = vec![u16::MAX; m * n];
+                    let rounded = to_bf16(&a);
+                    let (a, out) = (Numbers::Bf16(&rounded), NumbersMut::Bf16(&mut halves));
+                    multiply_numbers(a, &packed, epilogue.into(), out);
+                    assert_eq!(halves, to_bf16(&found), "{unit:?} {m}×{k}×{n}");
+                }
                 for (index, found) in found.iter().enumerate() {
                     let difference = (f64::from(*found) - expected[index]).abs();
                     assert!(

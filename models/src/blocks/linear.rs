@@ -29,11 +29,25 @@ pub fn linear<const D: usize>(
     added: Option<Tensor<D>>,
     activation: Activation,
 ) -> Tensor<D> {
+    linear_to(layer, input, added, activation, false)
+}
+
+/// The same for what another linear layer takes: input and output may be of bf16, the output where that is `allowed`
+/// and the weights are computed in it. Such a layer would round its input to bf16 anyway.
+pub(super) fn linear_to<const D: usize>(
+    layer: &Linear,
+    input: Tensor<D>,
+    added: Option<Tensor<D>>,
+    activation: Activation,
+    allowed: bool,
+) -> Tensor<D> {
     let weight = layer.weight.val();
     let bias = layer.bias.as_ref().map(|bias| bias.val());
     let known = activation.kernel();
     let joined = known.unwrap_or(kernels::Activation::None);
-    let fast = kernels::linear(&input, &weight, bias.as_ref(), added.as_ref(), joined);
+    let (bias, sum) = (bias.as_ref(), added.as_ref());
+    let allowed = allowed && known.is_some();
+    let fast = kernels::linear(&input, &weight, bias, sum, joined, allowed);
     if let Some(output) = fast {
         return match known {
             Some(_) => output,
@@ -59,7 +73,7 @@ pub fn linear<const D: usize>(
 /// `[batch, sequence, in]`, `[in, out]` → `[batch, sequence, out]`
 pub fn matmul_rows(input: Tensor<3>, weight: Tensor<2>) -> Tensor<3> {
     let none = kernels::Activation::None;
-    kernels::linear(&input, &weight, None, None, none).unwrap_or_else(|| {
+    kernels::linear(&input, &weight, None, None, none, false).unwrap_or_else(|| {
         let [batch, sequence, width] = input.dims();
         let [_, out] = weight.dims();
         let product = input.reshape([batch * sequence, width]).matmul(weight);

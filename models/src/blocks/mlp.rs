@@ -2,6 +2,7 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
 
+use super::linear::linear_to;
 use super::{Activation, linear, linear_rows};
 
 /// The two linear layers of a transformer's layer, with an activation between them.
@@ -42,7 +43,8 @@ impl Mlp {
         linear(&self.down, inner, Some(added), Activation::Linear)
     }
 
+    /// What `down` takes alone.
     fn inner(&self, hidden: Tensor<3>) -> Tensor<3> {
-        linear(&self.up, hidden, None, self.activation)
+        linear_to(&self.up, hidden, None, self.activation, true)
     }
 }
