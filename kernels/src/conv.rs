@@ -273,6 +273,13 @@ impl Patches {
         self.output[0] * self.output[1]
     }
 
+    /// Whether they are the pixels, one after the other.
+    pub(crate) fn are_pixels(&self) -> bool {
+        let shape = &self.shape;
+        let ones = [shape.kernel, shape.stride] == [[1, 1]; 2];
+        ones && shape.padding == [0, 0] && shape.groups == 1
+    }
+
     /// Calls `each` with what a part of a patch consists of, one after the other: where in the pictures a
     /// stretch begins, or `None` for zeros beside a picture, and its length.
     #[inline(always)]

@@ -674,15 +674,24 @@ pub(crate) mod x86 {
     ) {
         let k = b.k;
         // Rows whose distance is a multiple of some KiB would evict each other.
-        let stride = b.steps * STEP + 64;
-        let stride = if few { 4 * stride } else { stride };
-        let needed = m.next_multiple_of(16) * stride / 64;
+        let mut stride = b.steps * STEP + 64;
+        if few {
+            stride *= 4;
+        }
+        let as_they_lie = match a {
+            Numbers::Bf16(a) if m.is_multiple_of(16) && (2 * k).is_multiple_of(STEP) => Some(a),
+            _ => None,
+        };
+        let needed = match as_they_lie {
+            Some(_) => 0,
+            None => m.next_multiple_of(16) * stride / 64,
+        };
         if lines.len() < needed {
             lines.resize(needed, Line([0; 64]));
         }
         rows.clear();
         rows.resize(m, Row::default());
-        let to = Bytes(lines.as_mut_ptr().cast());
+        let mut to = Bytes(lines.as_mut_ptr().cast());
         // SAFETY: as the function's own; each row has its place in `lines`.
         let narrow = |index: usize, row: &mut Row| unsafe {
             let to = to.get().add(index * stride);
@@ -707,7 +716,9 @@ pub(crate) mod x86 {
             };
             to.add(written).write_bytes(0, stride - written);
         };
-        if m * k < 1 << 17 {
+        if let Some(a) = as_they_lie {
+            (to, stride) = (Bytes(a.as_ptr().cast_mut().cast()), 2 * k);
+        } else if m * k < 1 << 17 {
             for (index, row) in rows.iter_mut().enumerate() {
                 narrow(index, row);
             }
@@ -773,36 +784,43 @@ pub(crate) mod x86 {
         };
         let out = Out::of(out);
         let by_picture = &scales[..];
+        let bytes = b.k * size;
+        // Rows that lie as the unit wants them, but for the last, which others would have to follow.
+        let as_they_lie = patches.are_pixels() && bytes.is_multiple_of(STEP);
         let stride = b.steps * STEP + 64;
         Tasks::of_patches(m, b.n.div_ceil(WIDTH), stride).run(|range, panels| {
             let (mut lines, mut rows) = LINES.take();
-            let needed = range.len().next_multiple_of(16) * stride / 64;
-            if lines.len() < needed {
-                lines.resize(needed, Line([0; 64]));
-            }
             rows.clear();
-            for (index, row) in range.clone().enumerate() {
-                let scale = by_picture[row / count];
-                rows.push(scale);
-                // SAFETY: stretches are inside the pictures, and each row has its place in `lines`.
-                unsafe {
-                    let first = lines.as_mut_ptr().cast::<u8>().add(index * stride);
-                    let mut at = first;
-                    patches.stretches(row, 0..b.k, |from, count| {
-                        let bytes = count * size;
-                        match from {
-                            Some(from) => copy(to.get().add(from * size), at, bytes),
-                            // As bytes, zero is what stands for it.
-                            None => at.write_bytes(scale.zero as u8, bytes),
-                        }
-                        at = at.add(bytes);
-                    });
-                    at.write_bytes(0, stride - b.k * size);
+            rows.extend(range.clone().map(|row| by_picture[row / count]));
+            let (mut a, mut distance) = (to.get().wrapping_add(range.start * bytes), bytes);
+            if !as_they_lie || !range.len().is_multiple_of(16) {
+                let needed = range.len().next_multiple_of(16) * stride / 64;
+                if lines.len() < needed {
+                    lines.resize(needed, Line([0; 64]));
+                }
+                (a, distance) = (lines.as_mut_ptr().cast(), stride);
+                for (index, row) in range.clone().enumerate() {
+                    let zero = rows[index].zero as u8;
+                    // SAFETY: stretches are inside the pictures, and each row has its place in `lines`.
+                    unsafe {
+                        let mut at = a.add(index * stride);
+                        patches.stretches(row, 0..b.k, |from, count| {
+                            let bytes = count * size;
+                            match from {
+                                Some(from) => copy(to.get().add(from * size), at, bytes),
+                                None if count == 0 => {}
+                                // As bytes, zero is what stands for it.
+                                None => at.write_bytes(zero, bytes),
+                            }
+                            at = at.add(bytes);
+                        });
+                        at.write_bytes(0, stride - bytes);
+                    }
                 }
             }
             let block = Block {
-                a: lines.as_ptr().cast(),
-                stride,
+                a,
+                stride: distance,
                 rows: &rows,
                 b,
                 ending,
@@ -981,8 +999,11 @@ pub(crate) mod x86 {
         }
     }
 
-    /// Steps of depth that are taken at once: what they need of a panel stays in the nearest cache.
+    /// Steps of depth that are taken at once: what they need of a panel and of some rows stays in the nearest
+    /// cache.
     const DEPTH: usize = 8;
+    /// The bytes of panels that pass rows one after the other, which stay in the second cache.
+    const TOGETHER: usize = 3 << 18;
 
     #[inline(always)]
     unsafe fn prefetch(line: *const u8) {
@@ -1048,41 +1069,45 @@ pub(crate) mod x86 {
 
         #[inline(always)]
         unsafe fn all<const INT: bool>(&self) {
-            let groups = self.range.len().div_ceil(ROWS);
-            let mut sums = vec![Sums([0.0; ROWS * WIDTH]); groups];
-            let sums: *mut f32 = sums.as_mut_ptr().cast();
             // The tiles' least is 16 rows.
             let tiled = self.b.unit == Unit::Tiles && self.range.len() > 4;
-            let depths = if tiled {
-                self.b.steps.div_ceil(DEPTH).max(1)
-            } else {
-                1
-            };
-            // SAFETY: the caller's; tiles are there where `b` is packed for them; what is prefetched need
-            // not be there.
+            let steps = self.b.steps;
+            // SAFETY: the caller's; tiles are there where `b` is packed for them.
             unsafe {
                 let tiles = tiled.then(|| amx::Tiles::configure());
-                for panel in self.panels.clone() {
-                    let b = self.b.panel(panel);
-                    for depth in 0..depths {
-                        let from = depth * self.b.steps / depths;
-                        let steps = (depth + 1) * self.b.steps / depths - from;
-                        let b = b.add(from * STEP * WIDTH);
-                        let next = b.wrapping_add(steps * STEP * WIDTH);
-                        for group in 0..groups {
-                            let first = self.range.start + group * ROWS;
-                            let count = ROWS.min(self.range.end - first);
-                            let row = first - self.range.start;
-                            let a = self.a.add(row * self.stride + from * STEP);
-                            let sums = sums.add(group * ROWS * WIDTH);
-                            if tiled {
-                                let lines = steps * WIDTH;
-                                for line in group * lines / groups..(group + 1) * lines / groups {
-                                    prefetch(next.wrapping_add(line * 64));
+                if steps <= DEPTH || !tiled {
+                    self.by_rows::<INT>(tiles.as_ref());
+                } else {
+                    self.by_panels::<INT>(tiles.as_ref());
+                }
+            }
+        }
+
+        /// Rows stay in the nearest cache, and all panels pass them.
+        #[inline(always)]
+        unsafe fn by_rows<const INT: bool>(&self, tiles: Option<&amx::Tiles>) {
+            let steps = self.b.steps;
+            let bytes = steps * STEP * WIDTH;
+            let together = (TOGETHER / bytes.max(1)).max(1);
+            let mut sums = Sums([0.0; ROWS * WIDTH]);
+            let sums = sums.0.as_mut_ptr();
+            let mut begin = self.panels.start;
+            while begin < self.panels.end {
+                let end = self.panels.end.min(begin + together);
+                let mut first = self.range.start;
+                while first < self.range.end {
+                    let count = ROWS.min(self.range.end - first);
+                    for panel in begin..end {
+                        // SAFETY: the caller's; what is prefetched need not be there.
+                        unsafe {
+                            let b = self.b.panel(panel);
+                            if first == self.range.start {
+                                for line in 0..bytes / 64 {
+                                    prefetch(b.wrapping_add(bytes + line * 64));
                                 }
                             }
                             Product {
-                                a,
+                                a: self.a.add((first - self.range.start) * self.stride),
                                 a_stride: self.stride,
                                 count,
                                 b,
@@ -1090,7 +1115,50 @@ pub(crate) mod x86 {
                                 out: sums,
                                 out_stride: WIDTH,
                             }
-                            .run::<INT>(tiles.as_ref(), depth == 0);
+                            .run::<INT>(tiles, true);
+                            self.finish::<INT>(sums, panel, first, count);
+                        }
+                    }
+                    first += count;
+                }
+                begin = end;
+            }
+        }
+
+        /// A part of a panel stays in the nearest cache, and all rows pass it.
+        #[inline(always)]
+        unsafe fn by_panels<const INT: bool>(&self, tiles: Option<&amx::Tiles>) {
+            let groups = self.range.len().div_ceil(ROWS);
+            let mut sums = vec![Sums([0.0; ROWS * WIDTH]); groups];
+            let sums: *mut f32 = sums.as_mut_ptr().cast();
+            let depths = self.b.steps.div_ceil(DEPTH);
+            for panel in self.panels.clone() {
+                for depth in 0..depths {
+                    let from = depth * self.b.steps / depths;
+                    let steps = (depth + 1) * self.b.steps / depths - from;
+                    // SAFETY: the caller's; what is prefetched need not be there.
+                    unsafe {
+                        let b = self.b.panel(panel).add(from * STEP * WIDTH);
+                        let next = b.wrapping_add(steps * STEP * WIDTH);
+                        for group in 0..groups {
+                            let first = self.range.start + group * ROWS;
+                            let count = ROWS.min(self.range.end - first);
+                            let row = first - self.range.start;
+                            let sums = sums.add(group * ROWS * WIDTH);
+                            let lines = steps * WIDTH;
+                            for line in group * lines / groups..(group + 1) * lines / groups {
+                                prefetch(next.wrapping_add(line * 64));
+                            }
+                            Product {
+                                a: self.a.add(row * self.stride + from * STEP),
+                                a_stride: self.stride,
+                                count,
+                                b,
+                                steps,
+                                out: sums,
+                                out_stride: WIDTH,
+                            }
+                            .run::<INT>(tiles, depth == 0);
                             if depth == depths - 1 {
                                 self.finish::<INT>(sums, panel, first, count);
                             }
@@ -1158,16 +1226,18 @@ pub(crate) mod x86 {
                             let halves = _mm512_maskz_loadu_epi16(all, rows);
                             let near = _mm512_castsi512_si256(halves);
                             let far = _mm512_extracti64x4_epi64::<1>(halves);
-                            for (value, halves) in values.iter_mut().zip([near, far]) {
-                                let words = _mm512_cvtepu16_epi32(halves);
+                            let halves = [near, far];
+                            for side in 0..2 {
+                                let words = _mm512_cvtepu16_epi32(halves[side]);
                                 let added = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words));
-                                *value = _mm512_add_ps(*value, added);
+                                values[side] = _mm512_add_ps(values[side], added);
                             }
                         }
                         None => {}
                     }
-                    let [near, far] =
-                        values.map(|value| apply(self.ending.activation, Avx512(value)).0);
+                    // Not by `map`: what it calls is compiled without the instructions.
+                    let Avx512(near) = apply(self.ending.activation, Avx512(values[0]));
+                    let Avx512(far) = apply(self.ending.activation, Avx512(values[1]));
                     match self.out {
                         Out::F32(out) => {
                             _mm512_mask_storeu_ps(out.add(place), some[0], near);

@@ -107,14 +107,14 @@ unsafe fn widen<V: Vector, N: Number>(
     // SAFETY: the caller's; `k` rows of `WIDTH` are on both sides.
     unsafe {
         for column in (0..WIDTH).step_by(V::LANES) {
-            let scale = scales.map(|scales| V::load(scales.as_ptr().add(column)));
+            let mut scale = V::splat(1.0);
+            if let Some(scales) = scales {
+                scale = V::load(scales.as_ptr().add(column));
+            }
             for row in 0..k {
                 let place = row * WIDTH + column;
-                let mut value = N::load::<V>(from.add(place * N::BYTES));
-                if let Some(scale) = scale {
-                    value = value.mul(scale);
-                }
-                value.store(wide.as_mut_ptr().add(place));
+                let value = N::load::<V>(from.add(place * N::BYTES));
+                value.mul(scale).store(wide.as_mut_ptr().add(place));
             }
         }
     }
@@ -292,35 +292,39 @@ unsafe fn weigh_rows<V: Vector, N: Number, const COUNT: usize, const CHAINS: usi
         let mut column = 0;
         while column < WIDTH {
             let mut sums = [[[V::splat(0.0); CHAINS]; 2]; COUNT];
-            let mut step = |depth: usize, chain: usize| {
-                let at = from.add((depth * WIDTH + column) * N::BYTES);
-                V::prefetch(at.wrapping_add(4096));
-                let near = N::load::<V>(at);
-                let far = N::load::<V>(at.add(V::LANES * N::BYTES));
-                for (row, [left, right]) in sums.iter_mut().enumerate() {
-                    let factor = V::splat(*a.add(row * stride + depth));
-                    left[chain] = near.fma(factor, left[chain]);
-                    right[chain] = far.fma(factor, right[chain]);
-                }
-            };
+            // Not a closure, which would be compiled without the instructions.
+            macro_rules! step {
+                ($depth:expr, $chain:expr) => {{
+                    let at = from.add(($depth * WIDTH + column) * N::BYTES);
+                    V::prefetch(at.wrapping_add(4096));
+                    let near = N::load::<V>(at);
+                    let far = N::load::<V>(at.add(V::LANES * N::BYTES));
+                    for row in 0..COUNT {
+                        let factor = V::splat(*a.add(row * stride + $depth));
+                        let [left, right] = &mut sums[row];
+                        left[$chain] = near.fma(factor, left[$chain]);
+                        right[$chain] = far.fma(factor, right[$chain]);
+                    }
+                }};
+            }
             let whole = k / CHAINS * CHAINS;
             let mut depth = 0;
             while depth < whole {
                 for chain in 0..CHAINS {
-                    step(depth + chain, chain);
+                    step!(depth + chain, chain);
                 }
                 depth += CHAINS;
             }
             for depth in whole..k {
-                step(depth, 0);
+                step!(depth, 0);
             }
-            for (sums, to) in sums.iter().zip(to.iter_mut()) {
-                for (side, parts) in sums.iter().enumerate() {
-                    let mut sum = parts[0];
-                    for part in &parts[1..] {
-                        sum = sum.add(*part);
+            for row in 0..COUNT {
+                for side in 0..2 {
+                    let mut sum = sums[row][side][0];
+                    for chain in 1..CHAINS {
+                        sum = sum.add(sums[row][side][chain]);
                     }
-                    sum.store(to.as_mut_ptr().add(column + side * V::LANES));
+                    sum.store(to[row].as_mut_ptr().add(column + side * V::LANES));
                 }
             }
             column += 2 * V::LANES;

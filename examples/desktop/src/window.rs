@@ -116,8 +116,8 @@ impl Window {
         match event {
             Event::Devices(devices) => self.devices = devices,
             Event::Device(name) => {
-                self.status = format!("Models run on {name}");
                 self.device = name;
+                self.status = format!("Models run on {}", self.device_name());
                 if std::mem::take(&mut self.switching) {
                     self.busy = None;
                     if let Some(job) = self.last.clone() {
@@ -149,7 +149,7 @@ impl Window {
             }
             Progress::Done(answer, time) => {
                 self.busy = None;
-                self.status = format!("{} on {}", clock(time), self.device);
+                self.status = format!("{} on {}", clock(time), self.device_name());
                 self.shown = match answer {
                     Answer::Labels(labels) => Shown::Labels(labels),
                     Answer::Transcript(segments) => Shown::Transcript(segments),
