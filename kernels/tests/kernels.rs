@@ -611,7 +611,14 @@ fn narrow_products() {
     let mut random = Random(11);
     for round in 0..rounds(120) {
         let most = most(round, 8, [300, 70]);
-        let [m, k, n] = [random.below(most), random.below(most), random.below(most)];
+        let [mut m, mut k, n] = [random.below(most), random.below(most), random.below(most)];
+        match random.below(4) {
+            // Whole tiles, which are taken as they lie where they are of bf16.
+            0 => [m, k] = [m.next_multiple_of(16), k.next_multiple_of(32)],
+            // So deep that it is cut.
+            1 => [m, k] = [m / 4, k + 600],
+            _ => {}
+        }
         // Whole numbers of few bits lose nothing in bf16.
         let whole = random.below(3) == 0;
         let mut numbers = |count: usize| -> Vec<f32> {
@@ -777,7 +784,7 @@ fn narrow_convolutions() {
     let mut random = Random(13);
     for round in 0..rounds(60) {
         let most = most(round, 5, [90, 12]);
-        let shape = Shape {
+        let mut shape = Shape {
             batch: 1 + random.below(3),
             groups: 1,
             channels: [1 + random.below(most), 1 + random.below(most)],
@@ -787,6 +794,11 @@ fn narrow_convolutions() {
             padding: [random.below(3), random.below(3)],
             dilation: [1 + random.below(2), 1 + random.below(2)],
         };
+        if random.below(3) == 0 {
+            // Pixels, which are taken as they lie.
+            shape.channels[0] = shape.channels[0].next_multiple_of(64);
+            (shape.kernel, shape.stride, shape.padding) = ([1, 1], [1, 1], [0, 0]);
+        }
         let Some([height, width]) = shape.output() else {
             continue;
         };
