@@ -117,129 +117,161 @@ impl Drop for Tiles {
     }
 }
 
-/// Products of 16 or 32 rows by 32 columns. Tiles of `B` come in pairs, those of a pair side by side.
-macro_rules! products {
-    ($($name:ident $one:ident: $instruction:literal, $what:literal;)*) => {$(
-        #[doc = concat!("The sums of products of ", $what, ", 32 rows by 32 columns.")]
-        /// They are added to what is in `out`, or where `fresh` are all there is.
+/// Sets the sums of 32 rows to zero.
+///
+/// # Safety
+/// The tiles are this thread's.
+#[inline(always)]
+pub(crate) unsafe fn clear(_: &Tiles) {
+    // SAFETY: the tiles are configured.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            options(nomem, nostack),
+        );
+    }
+}
+
+/// Moves the sums of 32 or 16 rows.
+macro_rules! moves {
+    ($($name:ident $one:ident: $what:literal [$first:literal $second:literal $third:literal $fourth:literal];)*) => {$(
+        #[doc = concat!($what, " the sums of 32 rows.")]
         ///
         /// # Safety
-        /// `a` has 32 rows of `64 · steps` bytes, `a_stride` bytes apart; `b` has `steps` pairs of tiles;
-        /// `out` has 32 rows of 32 sums of 4 bytes, `out_stride` bytes apart.
+        /// The tiles are this thread's; `sums` has 32 rows of 32 sums of 4 bytes, `stride` bytes apart.
         #[inline(always)]
-        pub(crate) unsafe fn $name(
-            _: &Tiles,
-            a: *const u8,
-            a_stride: usize,
-            b: *const u8,
-            steps: usize,
-            out: *mut f32,
-            out_stride: usize,
-            fresh: bool,
-        ) {
+        pub(crate) unsafe fn $name(_: &Tiles, sums: *mut f32, stride: usize) {
             // SAFETY: the caller's; the tiles are configured.
             unsafe {
                 asm!(
-                    "test {fresh}, {fresh}",
-                    "jnz 4f",
-                    "tileloadd tmm0, [{out} + {row}*1]",
-                    "tileloadd tmm1, [{out} + {row}*1 + 64]",
-                    "tileloadd tmm2, [{below} + {row}*1]",
-                    "tileloadd tmm3, [{below} + {row}*1 + 64]",
-                    "jmp 5f",
-                    "4:",
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    "tilezero tmm2",
-                    "tilezero tmm3",
-                    "5:",
-                    "test {steps}, {steps}",
-                    "jz 3f",
-                    "2:",
-                    "tileloadd tmm6, [{b} + {sixty_four}*1]",
-                    "tileloadd tmm4, [{a} + {stride}*1]",
-                    concat!($instruction, " tmm0, tmm4, tmm6"),
-                    "tileloadd tmm7, [{b} + {sixty_four}*1 + 1024]",
-                    concat!($instruction, " tmm1, tmm4, tmm7"),
-                    "tileloadd tmm5, [{lower} + {stride}*1]",
-                    concat!($instruction, " tmm2, tmm5, tmm6"),
-                    concat!($instruction, " tmm3, tmm5, tmm7"),
-                    "add {a}, 64",
-                    "add {lower}, 64",
-                    "add {b}, 2048",
-                    "dec {steps}",
-                    "jnz 2b",
-                    "3:",
-                    "tilestored [{out} + {row}*1], tmm0",
-                    "tilestored [{out} + {row}*1 + 64], tmm1",
-                    "tilestored [{below} + {row}*1], tmm2",
-                    "tilestored [{below} + {row}*1 + 64], tmm3",
-                    a = inout(reg) a => _,
-                    lower = inout(reg) a.wrapping_add(16 * a_stride) => _,
-                    b = inout(reg) b => _,
-                    steps = inout(reg) steps => _,
-                    stride = in(reg) a_stride,
-                    sixty_four = in(reg) 64_usize,
-                    row = in(reg) out_stride,
-                    out = in(reg) out,
-                    below = in(reg) out.wrapping_byte_add(16 * out_stride),
-                    fresh = in(reg) usize::from(fresh),
+                    $first, $second, $third, $fourth,
+                    near = in(reg) sums,
+                    far = in(reg) sums.wrapping_byte_add(16 * stride),
+                    stride = in(reg) stride,
                     options(nostack),
                 );
             }
         }
 
-        #[doc = concat!("The sums of products of ", $what, ", 16 rows by 32 columns.")]
+        #[doc = concat!($what, " the sums of 16 rows.")]
         ///
         /// # Safety
-        /// As the one of 32 rows, for 16.
+        /// As those of 32 rows, for 16.
         #[inline(always)]
-        pub(crate) unsafe fn $one(
+        pub(crate) unsafe fn $one(_: &Tiles, sums: *mut f32, stride: usize) {
+            // SAFETY: the caller's; the tiles are configured.
+            unsafe {
+                asm!(
+                    $first, $second,
+                    near = in(reg) sums,
+                    stride = in(reg) stride,
+                    options(nostack),
+                );
+            }
+        }
+    )*};
+}
+
+moves! {
+    load_32 load_16: "Reads" [
+        "tileloadd tmm0, [{near} + {stride}*1]"
+        "tileloadd tmm1, [{near} + {stride}*1 + 64]"
+        "tileloadd tmm2, [{far} + {stride}*1]"
+        "tileloadd tmm3, [{far} + {stride}*1 + 64]"
+    ];
+    store_32 store_16: "Writes" [
+        "tilestored [{near} + {stride}*1], tmm0"
+        "tilestored [{near} + {stride}*1 + 64], tmm1"
+        "tilestored [{far} + {stride}*1], tmm2"
+        "tilestored [{far} + {stride}*1 + 64], tmm3"
+    ];
+}
+
+/// Products of 32 or 16 rows by 32 columns, which are added to the sums. Tiles of `B` come in pairs, those of a pair
+/// side by side.
+macro_rules! products {
+    ($($name:ident $one:ident: $instruction:literal, $what:literal;)*) => {$(
+        #[doc = concat!("Adds products of ", $what, ", twice 16 rows by 32 columns.")]
+        ///
+        /// # Safety
+        /// The tiles are this thread's; `near` and `far` have 16 rows of `64 · steps` bytes, `stride` bytes apart;
+        /// `b` has `steps` pairs of tiles.
+        #[inline(always)]
+        pub(crate) unsafe fn $name(
             _: &Tiles,
-            a: *const u8,
-            a_stride: usize,
+            [near, far]: [*const u8; 2],
+            stride: usize,
             b: *const u8,
             steps: usize,
-            out: *mut f32,
-            out_stride: usize,
-            fresh: bool,
         ) {
             // SAFETY: the caller's; the tiles are configured.
             unsafe {
                 asm!(
-                    "test {fresh}, {fresh}",
-                    "jnz 4f",
-                    "tileloadd tmm0, [{out} + {row}*1]",
-                    "tileloadd tmm1, [{out} + {row}*1 + 64]",
-                    "jmp 5f",
-                    "4:",
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    "5:",
                     "test {steps}, {steps}",
                     "jz 3f",
                     "2:",
                     "tileloadd tmm6, [{b} + {sixty_four}*1]",
-                    "tileloadd tmm4, [{a} + {stride}*1]",
+                    "tileloadd tmm4, [{near} + {stride}*1]",
                     concat!($instruction, " tmm0, tmm4, tmm6"),
                     "tileloadd tmm7, [{b} + {sixty_four}*1 + 1024]",
                     concat!($instruction, " tmm1, tmm4, tmm7"),
-                    "add {a}, 64",
+                    "tileloadd tmm5, [{far} + {stride}*1]",
+                    concat!($instruction, " tmm2, tmm5, tmm6"),
+                    concat!($instruction, " tmm3, tmm5, tmm7"),
+                    "add {near}, 64",
+                    "add {far}, 64",
                     "add {b}, 2048",
                     "dec {steps}",
                     "jnz 2b",
                     "3:",
-                    "tilestored [{out} + {row}*1], tmm0",
-                    "tilestored [{out} + {row}*1 + 64], tmm1",
-                    a = inout(reg) a => _,
+                    near = inout(reg) near => _,
+                    far = inout(reg) far => _,
                     b = inout(reg) b => _,
                     steps = inout(reg) steps => _,
-                    stride = in(reg) a_stride,
+                    stride = in(reg) stride,
                     sixty_four = in(reg) 64_usize,
-                    row = in(reg) out_stride,
-                    out = in(reg) out,
-                    fresh = in(reg) usize::from(fresh),
-                    options(nostack),
+                    options(nostack, readonly),
+                );
+            }
+        }
+
+        #[doc = concat!("Adds products of ", $what, ", 16 rows by 32 columns.")]
+        ///
+        /// # Safety
+        /// As those of twice 16 rows.
+        #[inline(always)]
+        pub(crate) unsafe fn $one(
+            _: &Tiles,
+            near: *const u8,
+            stride: usize,
+            b: *const u8,
+            steps: usize,
+        ) {
+            // SAFETY: the caller's; the tiles are configured.
+            unsafe {
+                asm!(
+                    "test {steps}, {steps}",
+                    "jz 3f",
+                    "2:",
+                    "tileloadd tmm6, [{b} + {sixty_four}*1]",
+                    "tileloadd tmm4, [{near} + {stride}*1]",
+                    concat!($instruction, " tmm0, tmm4, tmm6"),
+                    "tileloadd tmm7, [{b} + {sixty_four}*1 + 1024]",
+                    concat!($instruction, " tmm1, tmm4, tmm7"),
+                    "add {near}, 64",
+                    "add {b}, 2048",
+                    "dec {steps}",
+                    "jnz 2b",
+                    "3:",
+                    near = inout(reg) near => _,
+                    b = inout(reg) b => _,
+                    steps = inout(reg) steps => _,
+                    stride = in(reg) stride,
+                    sixty_four = in(reg) 64_usize,
+                    options(nostack, readonly),
                 );
             }
         }

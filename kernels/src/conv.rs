@@ -264,7 +264,7 @@ pub fn convolve_bf16(
 pub(crate) struct Patches {
     pub(crate) shape: Shape,
     /// Height and width.
-    output: [usize; 2],
+    pub(crate) output: [usize; 2],
 }
 
 impl Patches {

@@ -794,10 +794,19 @@ fn narrow_convolutions() {
             padding: [random.below(3), random.below(3)],
             dilation: [1 + random.below(2), 1 + random.below(2)],
         };
-        if random.below(3) == 0 {
-            // Pixels, which are taken as they lie.
-            shape.channels[0] = shape.channels[0].next_multiple_of(64);
-            (shape.kernel, shape.stride, shape.padding) = ([1, 1], [1, 1], [0, 0]);
+        match random.below(3) {
+            0 => {
+                // Pixels, which are taken as they lie.
+                shape.channels[0] = shape.channels[0].next_multiple_of(64);
+                (shape.kernel, shape.stride, shape.padding) = ([1, 1], [1, 1], [0, 0]);
+            }
+            1 => {
+                // What is computed without patches, by sixteens of a row.
+                shape.channels[0] = 32 * (1 + random.below(2));
+                shape.stride = [1, 1];
+                shape.input[1] += 12 + random.below(20);
+            }
+            _ => {}
         }
         let Some([height, width]) = shape.output() else {
             continue;
