@@ -42,10 +42,10 @@ pub fn load<M: Module>(
     load_keeping(module, name, map, checkpoint, |_, _| false)
 }
 
-/// [`load`], except that the weights of some linear layers stay in f16 or bf16 where they are stored so: on a CPU
-/// device in the mapped file.
+/// [`load`], except that the weights of some linear layers and embeddings stay in f16 or bf16 where they are stored
+/// so: on a CPU device in the mapped file.
 ///
-/// `keeps` is asked with the device of a layer and what the layer is a field of, such as `Attention`.
+/// `keeps` is asked with the device of a weight and what its layer is a field of, such as `Attention`.
 ///
 /// # Errors
 /// As of [`load`].
@@ -192,6 +192,10 @@ impl Path {
         self.segments.join(".")
     }
 
+    fn is_table(&self) -> bool {
+        self.containers.last().is_some_and(|kind| kind == TABLE)
+    }
+
     /// What the module of this parameter is a field of.
     fn layer_of(&self) -> &str {
         let kind = self.containers.iter().rev().nth(1);
@@ -199,6 +203,9 @@ impl Path {
         kind.unwrap_or_default()
     }
 }
+
+/// What Burn calls an embedding.
+const TABLE: &str = "Struct:Embedding";
 
 #[derive(Default)]
 struct Parameters {
@@ -218,7 +225,7 @@ impl Parameters {
         // Burn's norms say gamma and beta, as TensorFlow did and PyTorch's first BERT port after it.
         let leaves: &[&str] = match leaf {
             "weight" if role != Role::Other => &["weight", "kernel"],
-            "weight" if container == "Struct:Embedding" => &["weight", "embedding", "embeddings"],
+            "weight" if container == TABLE => &["weight", "embedding", "embeddings"],
             "weight" | "gamma" => &["weight", "gamma", "scale"],
             "beta" => &["bias", "beta"],
             "running_mean" => &["running_mean", "mean", "moving_mean"],
@@ -610,7 +617,8 @@ impl<F: Fn(&Device, &str) -> bool> ModuleMapper for Filler<F> {
         };
         let device: Device = param.lazy_device();
         let is_half = matches!(data.dtype(), DType::F16 | DType::BF16);
-        let kept = transposed && is_half && (self.keeps)(&device, self.path.layer_of());
+        let may = transposed || self.path.is_table();
+        let kept = may && is_half && (self.keeps)(&device, self.path.layer_of());
         let data = if kept { data } else { to_f32(data) };
         let bytes = data.as_bytes().len();
         let dtype = data.dtype();
@@ -784,9 +792,9 @@ mod tests {
             let keeps = |_: &Device, layer: &str| layer == "Block";
             let stack = super::load_keeping(stack, "Stack", &map, &checkpoint, keeps).unwrap();
             assert_eq!(stack.block.kept.weight.val().dtype(), kind);
-            for weight in [&stack.block.table.weight, &stack.head.weight] {
-                assert_eq!(weight.val().dtype(), DType::F32);
-            }
+            assert_eq!(stack.block.table.weight.val().dtype(), kind);
+            assert_eq!(stack.block.kept.bias.unwrap().val().dtype(), DType::F32);
+            assert_eq!(stack.head.weight.val().dtype(), DType::F32);
             let kept = stack.block.kept.weight.val().transpose();
             let kept = kept.into_data().convert::<f32>();
             assert_eq!(

@@ -17,7 +17,7 @@ pub(crate) fn load<M: Module>(
 
 /// Fills a module, has `then` make new weights of those that want it, and says what is computed in which type.
 ///
-/// On the CPU the weights of blocks stay in the mapped file, be they f32, f16 or bf16.
+/// On the CPU the weights of blocks and the tables of words stay in the mapped file, be they f32, f16 or bf16.
 pub(crate) fn load_then<M: Module>(
     module: M,
     name: &str,
@@ -25,7 +25,10 @@ pub(crate) fn load_then<M: Module>(
     checkpoint: &Checkpoint,
     then: impl FnOnce(M) -> M,
 ) -> Result<M, LoadError> {
-    let keeps = |device: &Device, layer: &str| is_block(layer) && kernels::takes_halves(device);
+    let keeps = |device: &Device, layer: &str| {
+        let table = matches!(layer, "Embeddings" | "Decoder");
+        (table || is_block(layer)) && kernels::takes_halves(device)
+    };
     let module = load_keeping(module, name, map, checkpoint, keeps)?;
     Ok(compute_in(then(module), checkpoint.compute_dtype()))
 }

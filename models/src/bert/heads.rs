@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::config::BertConfig;
 use super::model::{Bert, Tokens, norm};
-use crate::blocks::{Activation, LayerNorm, linear, linear_rows};
+use crate::blocks::{Activation, LayerNorm, linear, linear_rows, matmul_rows};
 use crate::{ConfigError, Outputs};
 
 /// A reference class: a trunk and what its outputs are called.
@@ -350,15 +350,12 @@ impl Predictions {
     /// # Shapes
     /// `[b, s, hidden]` → `[b, s, vocabulary]`
     fn forward(&self, hidden: Tensor<3>, bert: &Bert) -> Tensor<3> {
-        let [batch, sequence, width] = hidden.dims();
         let hidden = linear(&self.dense, hidden, None, self.activation);
-        let rows = self.norm.forward(hidden).reshape([batch * sequence, width]);
         let decoder = match &self.decoder {
             Some(weight) => weight.val(),
             None => bert.word_embeddings(),
         };
-        let scores = rows.matmul(decoder.transpose()) + self.bias.val().unsqueeze();
-        let [_, words] = scores.dims();
-        scores.reshape([batch, sequence, words])
+        let scores = matmul_rows(self.norm.forward(hidden), decoder.transpose());
+        scores + self.bias.val().unsqueeze()
     }
 }

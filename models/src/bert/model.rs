@@ -8,7 +8,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 
 use super::config::{BertConfig, Positions};
 use crate::ConfigError;
-use crate::blocks::{Attention, LayerNorm, Mask, Mlp};
+use crate::blocks::{Attention, LayerNorm, Mask, Mlp, widened};
 
 /// A batch of token sequences on a device.
 #[derive(Debug, Clone)]
@@ -124,15 +124,17 @@ impl Embeddings {
     /// `[b, s]` → `[b, s, hidden]`
     fn forward(&self, tokens: Tokens) -> Tensor<3> {
         let [_, sequence] = tokens.input_ids.dims();
-        let words = self.word_embeddings.forward(tokens.input_ids);
+        // Tables may be of f16 or bf16.
+        let looked_up = |table: &Embedding, ids| widened(table.forward(ids));
+        let words = looked_up(&self.word_embeddings, tokens.input_ids);
         let types = match tokens.token_type_ids {
-            Some(ids) => self.token_type_embeddings.forward(ids),
+            Some(ids) => looked_up(&self.token_type_embeddings, ids),
             None => rows(&self.token_type_embeddings.weight, 1),
         };
         let embedded = words + types;
         let embedded = match (&self.position_embeddings, tokens.position_ids) {
             (None, _) => embedded,
-            (Some(table), Some(ids)) => embedded + table.forward(ids),
+            (Some(table), Some(ids)) => embedded + looked_up(table, ids),
             (Some(table), None) => embedded + rows(&table.weight, sequence),
         };
         self.norm.forward(embedded)
@@ -143,7 +145,7 @@ impl Embeddings {
 fn rows(table: &Param<Tensor<2>>, count: usize) -> Tensor<3> {
     let table = table.val();
     let [_, width] = table.dims();
-    table.slice([0..count, 0..width]).unsqueeze()
+    widened(table.slice([0..count, 0..width]).unsqueeze())
 }
 
 #[derive(Module, Debug)]
