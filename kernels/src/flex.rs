@@ -7,6 +7,7 @@ use burn::tensor::{Bool, DType, Device, FloatDType, Shape, Tensor};
 use burn_flex::{Flex, FlexTensor, Layout};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use rayon::prelude::*;
 
 use crate::activation::{self, Activation};
 use crate::attention::{self, Attention, Grid, Heads};
@@ -171,12 +172,14 @@ pub fn linear<const D: usize>(
     Some(tensor(out, shape))
 }
 
-fn wide_copy<H>(halves: &[H]) -> Vec<f32>
+fn wide_copy<H: Sync>(halves: &[H]) -> Vec<f32>
 where
     [H]: HalfFloatSliceExt,
 {
+    const PIECE: usize = 1 << 15;
     let mut wide = vec![0.0; halves.len()];
-    halves.convert_to_f32_slice(&mut wide);
+    let pieces = wide.par_chunks_mut(PIECE).zip(halves.par_chunks(PIECE));
+    pieces.for_each(|(wide, halves)| halves.convert_to_f32_slice(wide));
     wide
 }
 
