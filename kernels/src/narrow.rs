@@ -13,6 +13,7 @@
 //! depth of each column. The products of pairs (AVX512-BF16) and of fours (VNNI) take the same rows.
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -22,6 +23,7 @@ use crate::aligned::{Line, Lines};
 use crate::conv::Patches;
 use crate::gemm::{Epilogue, Shared, View};
 use crate::simd::{Isa, Kernel, Vector};
+use crate::widened::{Bf16, F16, Int4, Int8, Weights};
 use crate::{int4, widened};
 
 /// What weights are kept in, and products computed by.
@@ -434,28 +436,18 @@ pub fn multiply_numbers(a: Numbers<'_>, b: &Narrow, ending: Ending<'_>, out: Num
     let tasks = Tasks::new(m, panels, k);
     let out = Shared(out.as_mut_ptr());
     if m <= widened::FEW {
-        let work = |a: &[f32], stride: usize| {
-            tasks.run(|rows, panels| {
-                for panel in panels {
-                    // SAFETY: `isa` is present; lengths are asserted above; no two tasks share an element
-                    // of `out`.
-                    unsafe {
-                        isa.run(widened::Few {
-                            a: a[rows.start * stride..].as_ptr(),
-                            stride,
-                            rows: rows.len(),
-                            b,
-                            panel,
-                            epilogue,
-                            out: out.get(),
-                        });
-                    }
-                }
-            });
+        let few = FewRows {
+            isa,
+            tasks,
+            b,
+            epilogue,
+            out,
         };
         return match b.precision {
-            Precision::Int4 => int4::with_rows(a, k, work),
-            _ => work(a, k),
+            Precision::Int4 => int4::with_rows(a, k, |a, stride| few.run::<Int4>(a, stride)),
+            Precision::Int8 => few.run::<Int8>(a, k),
+            Precision::Bf16 => few.run::<Bf16>(a, k),
+            _ => few.run::<F16>(a, k),
         };
     }
     tasks.run(|rows, panels| {
@@ -481,6 +473,39 @@ pub fn multiply_numbers(a: Numbers<'_>, b: &Narrow, ending: Ending<'_>, out: Num
             }
         });
     });
+}
+
+/// A product of a few rows.
+struct FewRows<'a> {
+    isa: Isa,
+    tasks: Tasks,
+    b: &'a Narrow,
+    epilogue: Epilogue<'a>,
+    out: Shared,
+}
+
+impl FewRows<'_> {
+    /// Of rows that are `stride` apart, by weights of a kind.
+    fn run<W: Weights>(&self, a: &[f32], stride: usize) {
+        self.tasks.run(|rows, panels| {
+            for panel in panels {
+                // SAFETY: the set is present, and `multiply_numbers` has checked the lengths; no two tasks share
+                // an element of `out`.
+                unsafe {
+                    self.isa.run(widened::Few::<W> {
+                        kind: PhantomData,
+                        a: a[rows.start * stride..].as_ptr(),
+                        stride,
+                        rows: rows.len(),
+                        b: self.b,
+                        panel,
+                        epilogue: self.epilogue,
+                        out: self.out.get(),
+                    });
+                }
+            }
+        });
+    }
 }
 
 /// Floats, or bf16 as their bits.

@@ -4,6 +4,7 @@
 //! A panel's numbers lie depth after depth, 32 columns each. It is widened once for many rows; a few meet its
 //! numbers as they lie, since memory's speed limits them.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::activation::Activate;
@@ -26,9 +27,63 @@ trait Number {
     unsafe fn load<V: Vector>(from: *const u8) -> V;
 }
 
-struct F16;
-struct Bf16;
-struct Int8;
+pub(crate) struct F16;
+pub(crate) struct Bf16;
+pub(crate) struct Int8;
+pub(crate) struct Int4;
+
+/// A kind of weights that a few rows meet as they lie.
+pub(crate) trait Weights {
+    /// The sums of products of up to four rows by a panel, without the scales of columns.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `V`; there are `count` rows of `k` floats, in int4 of whole blocks.
+    unsafe fn weigh<V: Vector>(
+        a: *const f32,
+        stride: usize,
+        count: usize,
+        lines: &[Line],
+        k: usize,
+        to: &mut [[f32; WIDTH]],
+    );
+}
+
+impl<N: Number> Weights for N {
+    #[inline(always)]
+    unsafe fn weigh<V: Vector>(
+        a: *const f32,
+        stride: usize,
+        count: usize,
+        lines: &[Line],
+        k: usize,
+        to: &mut [[f32; WIDTH]],
+    ) {
+        // SAFETY: the caller's.
+        unsafe {
+            match count {
+                1 => weigh_rows::<V, N, 1, 4>(a, stride, lines, k, to),
+                2 => weigh_rows::<V, N, 2, 2>(a, stride, lines, k, to),
+                3 => weigh_rows::<V, N, 3, 1>(a, stride, lines, k, to),
+                _ => weigh_rows::<V, N, 4, 1>(a, stride, lines, k, to),
+            }
+        }
+    }
+}
+
+impl Weights for Int4 {
+    #[inline(always)]
+    unsafe fn weigh<V: Vector>(
+        a: *const f32,
+        stride: usize,
+        count: usize,
+        lines: &[Line],
+        _: usize,
+        to: &mut [[f32; WIDTH]],
+    ) {
+        // SAFETY: the caller's.
+        unsafe { int4::weigh::<V>(a, stride, count, lines, to) };
+    }
+}
 
 impl Number for F16 {
     const BYTES: usize = 2;
@@ -180,8 +235,9 @@ impl Kernel for Many<'_> {
     }
 }
 
-/// A few rows by a panel.
-pub(crate) struct Few<'a> {
+/// A few rows by a panel. One kernel for all kinds of weights would be slower: the compiler gives up on it.
+pub(crate) struct Few<'a, W> {
+    pub(crate) kind: PhantomData<W>,
     /// Rows of `k` floats, in int4 of whole blocks, `stride` apart.
     pub(crate) a: *const f32,
     pub(crate) stride: usize,
@@ -192,7 +248,7 @@ pub(crate) struct Few<'a> {
     pub(crate) out: *mut f32,
 }
 
-impl Kernel for Few<'_> {
+impl<W: Weights> Kernel for Few<'_, W> {
     type Output = ();
 
     #[inline(always)]
@@ -208,16 +264,7 @@ impl Kernel for Few<'_> {
                 let count = GROUP.min(self.rows - first);
                 let mut sums = [[0.0; WIDTH]; GROUP];
                 let a = self.a.add(first * self.stride);
-                match self.b.precision() {
-                    Precision::Int4 => int4::weigh::<V>(a, self.stride, count, lines, &mut sums),
-                    Precision::Int8 => {
-                        weigh::<V, Int8>(a, self.stride, count, lines, k, &mut sums);
-                    }
-                    Precision::Bf16 => {
-                        weigh::<V, Bf16>(a, self.stride, count, lines, k, &mut sums);
-                    }
-                    _ => weigh::<V, F16>(a, self.stride, count, lines, k, &mut sums),
-                }
+                W::weigh::<V>(a, self.stride, count, lines, k, &mut sums);
                 let scales = self.b.scales(self.panel);
                 for (row, sums) in sums.iter().enumerate().take(count) {
                     let mut at = 0;
@@ -249,34 +296,10 @@ impl Kernel for Few<'_> {
     }
 }
 
-/// The sums of products of up to four rows by a panel, without scales.
-///
-/// # Safety
-/// The CPU has the instructions of `V`; there are `count` rows of `k` floats.
-#[inline(always)]
-unsafe fn weigh<V: Vector, N: Number>(
-    a: *const f32,
-    stride: usize,
-    count: usize,
-    lines: &[Line],
-    k: usize,
-    to: &mut [[f32; WIDTH]],
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        match count {
-            1 => weigh_rows::<V, N, 1, 4>(a, stride, lines, k, to),
-            2 => weigh_rows::<V, N, 2, 2>(a, stride, lines, k, to),
-            3 => weigh_rows::<V, N, 3, 1>(a, stride, lines, k, to),
-            _ => weigh_rows::<V, N, 4, 1>(a, stride, lines, k, to),
-        }
-    }
-}
-
 /// Each row's sums are in `CHAINS` parts, which need not wait for each other.
 ///
 /// # Safety
-/// As of [`weigh`].
+/// As of [`Weights::weigh`].
 #[inline(always)]
 unsafe fn weigh_rows<V: Vector, N: Number, const COUNT: usize, const CHAINS: usize>(
     a: *const f32,
