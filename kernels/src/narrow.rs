@@ -4,7 +4,7 @@
 //! In bf16 both sides are rounded to it, and products are summed in f32. In int8 a weight's column has a
 //! scale, and each row of the left matrix is brought to unsigned bytes by a scale and a zero of its own as
 //! it comes (dynamic quantization); sums are exact. Up to [`FEW`] rows in int8, which memory's speed limits,
-//! stay in f32. On a CPU without such units, weights are [widened](crate::widened) as they are used and all
+//! stay in f32. On a CPU without such units, weights are widened as they are used and all
 //! else is f32; with weights of f16 and int4 it is so everywhere. (AVX512-FP16 sums in f16, which ends at
 //! 65,504 and would round every sum once more.)
 //!
@@ -397,7 +397,7 @@ pub fn multiply(a: &[f32], b: &Narrow, epilogue: Epilogue<'_>, out: &mut [f32]) 
     multiply_numbers(Numbers::F32(a), b, epilogue.into(), NumbersMut::F32(out));
 }
 
-/// The same of numbers that may be of bf16 where [`b`](Narrow::takes_bf16) lets.
+/// The same of numbers that may be of bf16 where the weights [let](Narrow::takes_bf16).
 ///
 /// # Panics
 /// Lengths, shapes and types do not fit.
