@@ -42,10 +42,11 @@ pub fn load<M: Module>(
     load_keeping(module, name, map, checkpoint, |_, _| false)
 }
 
-/// [`load`], except that the weights of some linear layers and embeddings stay in f16 or bf16 where they are stored
-/// so: on a CPU device in the mapped file.
+/// [`load`], except that some weights stay in f16 or bf16 where they are stored so: on a CPU device in the mapped
+/// file.
 ///
-/// `keeps` is asked with the device of a weight and what its layer is a field of, such as `Attention`.
+/// `keeps` is asked with the device of a weight, the type of its layer, and the type whose field that is, such as
+/// `Linear` and `Attention`.
 ///
 /// # Errors
 /// As of [`load`].
@@ -54,7 +55,7 @@ pub fn load_keeping<M: Module>(
     name: &str,
     map: &KeyMap,
     checkpoint: &Checkpoint,
-    keeps: impl Fn(&Device, &str) -> bool,
+    keeps: impl Fn(&Device, [&str; 2]) -> bool,
 ) -> Result<M, LoadError> {
     let mut parameters = Parameters::default();
     module.visit(&mut parameters);
@@ -192,20 +193,15 @@ impl Path {
         self.segments.join(".")
     }
 
-    fn is_table(&self) -> bool {
-        self.containers.last().is_some_and(|kind| kind == TABLE)
-    }
-
-    /// What the module of this parameter is a field of.
-    fn layer_of(&self) -> &str {
-        let kind = self.containers.iter().rev().nth(1);
-        let kind = kind.and_then(|kind| kind.strip_prefix("Struct:"));
-        kind.unwrap_or_default()
+    /// The types of the parameter's layer and of what that is a field of.
+    fn around(&self) -> [&str; 2] {
+        let mut kinds = self.containers.iter().rev();
+        std::array::from_fn(|_| {
+            let kind = kinds.next().and_then(|kind| kind.strip_prefix("Struct:"));
+            kind.unwrap_or_default()
+        })
     }
 }
-
-/// What Burn calls an embedding.
-const TABLE: &str = "Struct:Embedding";
 
 #[derive(Default)]
 struct Parameters {
@@ -225,7 +221,7 @@ impl Parameters {
         // Burn's norms say gamma and beta, as TensorFlow did and PyTorch's first BERT port after it.
         let leaves: &[&str] = match leaf {
             "weight" if role != Role::Other => &["weight", "kernel"],
-            "weight" if container == TABLE => &["weight", "embedding", "embeddings"],
+            "weight" if container == "Struct:Embedding" => &["weight", "embedding", "embeddings"],
             "weight" | "gamma" => &["weight", "gamma", "scale"],
             "beta" => &["bias", "beta"],
             "running_mean" => &["running_mean", "mean", "moving_mean"],
@@ -545,7 +541,7 @@ struct Filler<F> {
 /// How many of them there may be.
 const WAITING: usize = 1 << 20;
 
-impl<F: Fn(&Device, &str) -> bool> Filler<F> {
+impl<F: Fn(&Device, [&str; 2]) -> bool> Filler<F> {
     /// Reads the tensor for the current parameter, or notes why it cannot be read. What it says beside the
     /// data is whether a linear layer's weight must be transposed.
     fn take(&mut self) -> Option<(TensorData, bool)> {
@@ -602,7 +598,7 @@ impl<F: Fn(&Device, &str) -> bool> Filler<F> {
     }
 }
 
-impl<F: Fn(&Device, &str) -> bool> ModuleMapper for Filler<F> {
+impl<F: Fn(&Device, [&str; 2]) -> bool> ModuleMapper for Filler<F> {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         self.path.enter(name, container_type);
     }
@@ -617,8 +613,12 @@ impl<F: Fn(&Device, &str) -> bool> ModuleMapper for Filler<F> {
         };
         let device: Device = param.lazy_device();
         let is_half = matches!(data.dtype(), DType::F16 | DType::BF16);
-        let may = transposed || self.path.is_table();
-        let kept = may && is_half && (self.keeps)(&device, self.path.layer_of());
+        let is_weight = self
+            .path
+            .segments
+            .last()
+            .is_some_and(|name| name == "weight");
+        let kept = is_weight && is_half && (self.keeps)(&device, self.path.around());
         let data = if kept { data } else { to_f32(data) };
         let bytes = data.as_bytes().len();
         let dtype = data.dtype();
@@ -789,7 +789,7 @@ mod tests {
             let entries = entries.into_iter().collect();
             let checkpoint = Checkpoint::new(Format::Npz, Vec::new(), BTreeMap::new(), entries);
             let map = KeyMap::new(&[], &[""]);
-            let keeps = |_: &Device, layer: &str| layer == "Block";
+            let keeps = |_: &Device, [_, layer]: [&str; 2]| layer == "Block";
             let stack = super::load_keeping(stack, "Stack", &map, &checkpoint, keeps).unwrap();
             assert_eq!(stack.block.kept.weight.val().dtype(), kind);
             assert_eq!(stack.block.table.weight.val().dtype(), kind);

@@ -118,15 +118,15 @@ impl Weights {
         scale: Option<&[f32]>,
     ) -> Option<Self> {
         let (outputs, patch) = (shape.channels[1], shape.patch());
-        if shape.groups != 1 || patch == 0 {
+        let widened = matches!(unit.at(precision, patch), Unit::Widened(_));
+        if shape.groups != 1 || patch == 0 || widened {
             return None;
         }
         assert_eq!(weights.len(), outputs * patch);
         assert!(scale.is_none_or(|scale| scale.len() == outputs));
         let turned = turned(shape, weights, scale);
         let narrow = Narrow::new(precision, unit, view(&turned, patch))?;
-        let units = !matches!(narrow.unit(), Unit::Widened(_));
-        units.then_some(Self(Layout::Narrow(narrow)))
+        Some(Self(Layout::Narrow(narrow)))
     }
 }
 

@@ -127,7 +127,9 @@ pub fn linear<const D: usize>(
         static PACKS: LazyLock<Packs<Option<Narrow>>> = LazyLock::new(Packs::default);
         let unit = Unit::chosen(precision)?;
         let packed = PACKS.get(&weight, None, (0, precision), || {
-            with_view(&weight, [k, n], |view| Narrow::new(precision, unit, view))
+            with_view(&weight, [k, n], weight_strides, |view| {
+                Narrow::new(precision, unit, view)
+            })
         });
         let packed = packed.as_ref().as_ref()?;
         if !packed.takes_bf16() {
@@ -165,7 +167,9 @@ pub fn linear<const D: usize>(
     } else {
         static PACKS: LazyLock<Packs<Packed>> = LazyLock::new(Packs::default);
         let packed = PACKS.get(&weight, None, (0, precision), || {
-            with_view(&weight, [k, n], |view| Packed::new(isa, view))
+            with_view(&weight, [k, n], weight_strides, |view| {
+                Packed::new(isa, view)
+            })
         });
         gemm::multiply(from, &packed, epilogue, &mut out);
     }
@@ -183,9 +187,13 @@ where
     wide
 }
 
-/// Calls `work` with a weight `[k, n]`, whose strides do not go backwards, as floats.
-fn with_view<T>(weight: &FlexTensor, shape: [usize; 2], work: impl FnOnce(View<'_>) -> T) -> T {
-    let strides = strides::<2>(weight).unwrap_or_default();
+/// Calls `work` with a weight `[k, n]` as floats.
+fn with_view<T>(
+    weight: &FlexTensor,
+    shape: [usize; 2],
+    strides: [usize; 2],
+    work: impl FnOnce(View<'_>) -> T,
+) -> T {
     let [row, column] = strides;
     let start = weight.layout().start_offset();
     let last = match shape {

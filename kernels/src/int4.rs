@@ -14,6 +14,7 @@ use crate::aligned::Line;
 use crate::gemm::View;
 use crate::narrow::{WIDTH, for_columns};
 use crate::simd::Vector;
+use crate::widened::Weights;
 
 /// Numbers that share a scale.
 pub(crate) const BLOCK: usize = 32;
@@ -109,25 +110,27 @@ pub(crate) fn with_rows<T>(a: &[f32], k: usize, work: impl FnOnce(&[f32], usize)
     result
 }
 
-/// The sums of products of up to four rows by a panel.
-///
-/// # Safety
-/// The CPU has the instructions of `V`; there are `count` rows of whole blocks.
-#[inline(always)]
-pub(crate) unsafe fn weigh<V: Vector>(
-    a: *const f32,
-    stride: usize,
-    count: usize,
-    lines: &[Line],
-    to: &mut [[f32; WIDTH]],
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        match count {
-            1 => weigh_rows::<V, 1, 2>(a, stride, lines, to),
-            2 => weigh_rows::<V, 2, 2>(a, stride, lines, to),
-            3 => weigh_rows::<V, 3, 1>(a, stride, lines, to),
-            _ => weigh_rows::<V, 4, 1>(a, stride, lines, to),
+/// Weights as [`pack`] leaves them.
+pub(crate) struct Int4;
+
+impl Weights for Int4 {
+    #[inline(always)]
+    unsafe fn weigh<V: Vector>(
+        a: *const f32,
+        stride: usize,
+        count: usize,
+        lines: &[Line],
+        _: usize,
+        to: &mut [[f32; WIDTH]],
+    ) {
+        // SAFETY: the caller's.
+        unsafe {
+            match count {
+                1 => weigh_rows::<V, 1, 2>(a, stride, lines, to),
+                2 => weigh_rows::<V, 2, 2>(a, stride, lines, to),
+                3 => weigh_rows::<V, 3, 1>(a, stride, lines, to),
+                _ => weigh_rows::<V, 4, 1>(a, stride, lines, to),
+            }
         }
     }
 }
@@ -135,7 +138,7 @@ pub(crate) unsafe fn weigh<V: Vector>(
 /// Each block's sums are in `CHAINS` parts, which need not wait for each other.
 ///
 /// # Safety
-/// As of [`weigh`].
+/// As of [`Weights::weigh`].
 #[inline(always)]
 unsafe fn weigh_rows<V: Vector, const COUNT: usize, const CHAINS: usize>(
     a: *const f32,

@@ -22,9 +22,9 @@ use crate::activation::Activation;
 use crate::aligned::{Line, Lines};
 use crate::conv::Patches;
 use crate::gemm::{Epilogue, Shared, View};
+use crate::int4::{self, Int4};
 use crate::simd::{Isa, Kernel, Vector};
-use crate::widened::{Bf16, F16, Int4, Int8, Weights};
-use crate::{int4, widened};
+use crate::widened::{self, Bf16, F16, Int8, Weights};
 
 /// What weights are kept in, and products computed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -90,6 +90,16 @@ impl Unit {
                 Unit::Tiles => most == Isa::Avx512 && tiles,
             })
     }
+
+    /// The unit for a depth, which sums of bytes might overflow.
+    pub(crate) fn at(self, precision: Precision, depth: usize) -> Self {
+        match self {
+            Unit::Dots | Unit::Tiles if precision == Precision::Int8 && depth > DEEPEST => {
+                Unit::Widened(Isa::Avx512)
+            }
+            unit => unit,
+        }
+    }
 }
 
 /// Columns of a panel.
@@ -130,12 +140,7 @@ impl Narrow {
         matrix.check();
         let [k, n] = matrix.shape;
         assert!(Unit::present(precision).contains(&unit), "an absent unit");
-        let unit = match unit {
-            Unit::Dots | Unit::Tiles if precision == Precision::Int8 && k > DEEPEST => {
-                Unit::Widened(Isa::Avx512)
-            }
-            unit => unit,
-        };
+        let unit = unit.at(precision, k);
         let bytes = k * widened::size(precision);
         let (steps, lines) = match (precision, unit) {
             (Precision::F32, _) => return None,
@@ -157,7 +162,7 @@ impl Narrow {
             offsets = vec![0.0; panels * WIDTH];
         }
         if k > 0 {
-            let order = Order::of(precision, unit);
+            let order = Order::of(unit);
             let chunks = data.par_chunks_mut(lines).enumerate();
             match precision {
                 Precision::Int4 => {
@@ -275,10 +280,10 @@ enum Order {
 }
 
 impl Order {
-    fn of(precision: Precision, unit: Unit) -> Self {
-        match (precision, unit) {
-            (Precision::F16, _) | (_, Unit::Widened(_)) => Self::Depths,
-            _ => Self::Fours,
+    fn of(unit: Unit) -> Self {
+        match unit {
+            Unit::Widened(_) => Self::Depths,
+            Unit::Dots | Unit::Tiles => Self::Fours,
         }
     }
 

@@ -30,7 +30,6 @@ trait Number {
 pub(crate) struct F16;
 pub(crate) struct Bf16;
 pub(crate) struct Int8;
-pub(crate) struct Int4;
 
 /// A kind of weights that a few rows meet as they lie.
 pub(crate) trait Weights {
@@ -67,21 +66,6 @@ impl<N: Number> Weights for N {
                 _ => weigh_rows::<V, N, 4, 1>(a, stride, lines, k, to),
             }
         }
-    }
-}
-
-impl Weights for Int4 {
-    #[inline(always)]
-    unsafe fn weigh<V: Vector>(
-        a: *const f32,
-        stride: usize,
-        count: usize,
-        lines: &[Line],
-        _: usize,
-        to: &mut [[f32; WIDTH]],
-    ) {
-        // SAFETY: the caller's.
-        unsafe { int4::weigh::<V>(a, stride, count, lines, to) };
     }
 }
 

@@ -25,9 +25,13 @@ pub(crate) fn load_then<M: Module>(
     checkpoint: &Checkpoint,
     then: impl FnOnce(M) -> M,
 ) -> Result<M, LoadError> {
-    let keeps = |device: &Device, layer: &str| {
-        let table = matches!(layer, "Embeddings" | "Decoder");
-        (table || is_block(layer)) && kernels::takes_halves(device)
+    let keeps = |device: &Device, around: [&str; 2]| {
+        let stays = match around {
+            ["Embedding", _] => true,
+            ["Linear", layer] => is_block(layer),
+            _ => false,
+        };
+        stays && kernels::takes_halves(device)
     };
     let module = load_keeping(module, name, map, checkpoint, keeps)?;
     Ok(compute_in(then(module), checkpoint.compute_dtype()))

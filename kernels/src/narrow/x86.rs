@@ -41,14 +41,11 @@ pub(super) unsafe fn multiply(
     };
     let needed = match as_they_lie {
         Some(_) => 0,
-        None => m.next_multiple_of(16) * stride / 64,
+        None => m.next_multiple_of(16) * stride,
     };
-    if lines.len() < needed {
-        lines.resize(needed, Line([0; 64]));
-    }
+    let mut to = room(lines, needed);
     rows.clear();
     rows.resize(m, Row::default());
-    let mut to = Bytes(lines.as_mut_ptr().cast());
     // SAFETY: as the function's own; each row has its place in `lines`.
     let narrow = |index: usize, row: &mut Row| unsafe {
         let to = to.get().add(index * stride);
@@ -134,11 +131,7 @@ pub(super) unsafe fn multiply_patches(
             Bytes(pictures.as_ptr().cast_mut().cast())
         }
         Numbers::F32(pictures) => {
-            let needed = (pictures.len() * size).div_ceil(64);
-            if pixels.len() < needed {
-                pixels.resize(needed, Line([0; 64]));
-            }
-            let to = Bytes(pixels.as_mut_ptr().cast());
+            let to = room(&mut pixels, pictures.len() * size);
             // SAFETY: as the function's own; there is room for all numbers.
             unsafe { narrow_pictures(bf16, pictures, patches.shape.batch, to, &mut scales) };
             to
@@ -156,11 +149,8 @@ pub(super) unsafe fn multiply_patches(
         rows.extend(range.clone().map(|row| by_picture[row / count]));
         let (mut a, mut distance) = (to.get().wrapping_add(range.start * bytes), bytes);
         if !as_they_lie || !range.len().is_multiple_of(16) {
-            let needed = range.len().next_multiple_of(16) * stride / 64;
-            if lines.len() < needed {
-                lines.resize(needed, Line([0; 64]));
-            }
-            (a, distance) = (lines.as_mut_ptr().cast(), stride);
+            let needed = range.len().next_multiple_of(16) * stride;
+            (a, distance) = (room(&mut lines, needed).get(), stride);
             for (index, row) in range.clone().enumerate() {
                 let zero = rows[index].zero as u8;
                 // SAFETY: stretches are inside the pictures, and each row has its place in `lines`.
@@ -270,6 +260,15 @@ impl Bytes {
     fn get(self) -> *mut u8 {
         self.0
     }
+}
+
+/// Room for some bytes, for which lines are added where they are too few.
+fn room(lines: &mut Vec<Line>, bytes: usize) -> Bytes {
+    let needed = bytes.div_ceil(64);
+    if lines.len() < needed {
+        lines.resize(needed, Line([0; 64]));
+    }
+    Bytes(lines.as_mut_ptr().cast())
 }
 
 /// The first numbers of a vector.
@@ -448,32 +447,24 @@ impl Block<'_> {
     /// Rows stay in the nearest cache, and all panels pass them.
     #[inline(always)]
     unsafe fn by_rows<const INT: bool>(&self, tiles: Option<&amx::Tiles>) {
-        let steps = self.b.steps;
-        let bytes = steps * STEP * WIDTH;
-        let together = (TOGETHER / bytes.max(1)).max(1);
         let mut sums = Sums([0.0; ROWS * WIDTH]);
         let sums = sums.0.as_mut_ptr();
-        let mut begin = self.panels.start;
-        while begin < self.panels.end {
-            let end = self.panels.end.min(begin + together);
+        for panels in self.together() {
             let mut first = self.range.start;
             while first < self.range.end {
                 let count = ROWS.min(self.range.end - first);
-                for panel in begin..end {
-                    // SAFETY: the caller's; what is prefetched need not be there.
+                for panel in panels.clone() {
+                    // SAFETY: the caller's.
                     unsafe {
-                        let b = self.b.panel(panel);
                         if first == self.range.start {
-                            for line in 0..bytes / 64 {
-                                prefetch(b.wrapping_add(bytes + line * 64));
-                            }
+                            self.prefetch_after(panel);
                         }
                         Product {
                             a: self.a.add((first - self.range.start) * self.stride),
                             a_stride: self.stride,
                             count,
-                            b,
-                            steps,
+                            b: self.b.panel(panel),
+                            steps: self.b.steps,
                             out: sums,
                             out_stride: WIDTH,
                         }
@@ -483,7 +474,25 @@ impl Block<'_> {
                 }
                 first += count;
             }
-            begin = end;
+        }
+    }
+
+    /// The panels, as many at once as stay in the second cache while all rows pass them.
+    fn together(&self) -> impl Iterator<Item = Range<usize>> {
+        let count = (TOGETHER / (self.b.lines * 64).max(1)).max(1);
+        let Range { start, end } = self.panels;
+        let starts = (start..end).step_by(count);
+        starts.map(move |first| first..end.min(first + count))
+    }
+
+    /// Has the panel after this one brought into the second cache, if there is one.
+    #[inline(always)]
+    unsafe fn prefetch_after(&self, panel: usize) {
+        let lines = self.b.lines;
+        let next = self.b.panel(panel).wrapping_add(lines * 64);
+        for line in 0..lines {
+            // SAFETY: the caller's; what is prefetched need not be there.
+            unsafe { prefetch(next.wrapping_add(line * 64)) };
         }
     }
 

@@ -8,7 +8,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 
 use super::config::{BertConfig, Positions};
 use crate::ConfigError;
-use crate::blocks::{Attention, LayerNorm, Mask, Mlp, widened};
+use crate::blocks::{Attention, LayerNorm, Mask, Mlp, embed, widened};
 
 /// A batch of token sequences on a device.
 #[derive(Debug, Clone)]
@@ -124,17 +124,15 @@ impl Embeddings {
     /// `[b, s]` → `[b, s, hidden]`
     fn forward(&self, tokens: Tokens) -> Tensor<3> {
         let [_, sequence] = tokens.input_ids.dims();
-        // Tables may be of f16 or bf16.
-        let looked_up = |table: &Embedding, ids| widened(table.forward(ids));
-        let words = looked_up(&self.word_embeddings, tokens.input_ids);
+        let words = embed(&self.word_embeddings, tokens.input_ids);
         let types = match tokens.token_type_ids {
-            Some(ids) => looked_up(&self.token_type_embeddings, ids),
+            Some(ids) => embed(&self.token_type_embeddings, ids),
             None => rows(&self.token_type_embeddings.weight, 1),
         };
         let embedded = words + types;
         let embedded = match (&self.position_embeddings, tokens.position_ids) {
             (None, _) => embedded,
-            (Some(table), Some(ids)) => embedded + looked_up(table, ids),
+            (Some(table), Some(ids)) => embedded + embed(table, ids),
             (Some(table), None) => embedded + rows(&table.weight, sequence),
         };
         self.norm.forward(embedded)
@@ -229,10 +227,8 @@ impl Distances {
         let left = places.clone().reshape([sequence, 1]);
         let indices = left - places.reshape([1, sequence]) + farthest as i64;
         // [left, right, d]
-        let vectors = self
-            .embedding
-            .forward(indices.reshape([1, sequence * sequence]))
-            .reshape([sequence, sequence, width]);
+        let indices = indices.reshape([1, sequence * sequence]);
+        let vectors = embed(&self.embedding, indices).reshape([sequence, sequence, width]);
         // Scores at [s, b·h, s], for each position of `side` against every partner of `vectors`.
         let score = |side: &Tensor<4>, vectors: Tensor<3>| {
             let [batch, heads, _, _] = side.dims();

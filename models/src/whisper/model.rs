@@ -12,7 +12,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 use super::cache::{Cache, CrossKeys, LayerCache, OwnKeys};
 use super::config::WhisperConfig;
 use crate::ConfigError;
-use crate::blocks::{Activation, Attention, LayerNorm, Mask, Mlp, conv1d, widened};
+use crate::blocks::{Activation, Attention, LayerNorm, Mask, Mlp, conv1d, embed};
 
 /// A batch of token sequences on a device.
 #[derive(Debug, Clone)]
@@ -316,7 +316,7 @@ impl Decoder {
     fn step(&self, ids: Tensor<2, Int>, cache: &mut Cache) -> Tensor<3> {
         let [_, new] = ids.dims();
         let start = cache.length();
-        let mut hidden = widened(self.token_embeddings.forward(ids)) + self.positions(start, new);
+        let mut hidden = embed(&self.token_embeddings, ids) + self.positions(start, new);
         let beams = cache.beams();
         for (layer, cache) in self.layers.iter().zip(cache.layers_mut()) {
             hidden = layer.step(hidden, cache, start, beams);
@@ -329,7 +329,7 @@ impl Decoder {
     /// `[b, t]` → `[b, t, width]`
     fn embed(&self, tokens: Tokens) -> Tensor<3> {
         let [_, length] = tokens.ids.dims();
-        let words = widened(self.token_embeddings.forward(tokens.ids));
+        let words = embed(&self.token_embeddings, tokens.ids);
         words
             + match tokens.positions {
                 None => self.positions(0, length),

@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::{
-    Block, Bytes, Ending, Line, Narrow, Numbers, Out, PICTURES, ROWS, STEP, Sums, TOGETHER, Tasks,
-    WIDTH, copy, prefetch, row_to_bf16,
+    Block, Bytes, Ending, Narrow, Numbers, Out, PICTURES, ROWS, STEP, Sums, Tasks, WIDTH, copy,
+    room, row_to_bf16,
 };
 use crate::amx;
 use crate::conv::Patches;
@@ -27,6 +27,7 @@ impl Padded {
         shape.groups == 1
             && shape.kernel != [1, 1]
             && shape.stride == [1, 1]
+            && shape.channels[0] > 0
             && shape.channels[0].is_multiple_of(STEP / 2)
             && patches.output[1] >= 12
     }
@@ -54,7 +55,8 @@ impl Padded {
 }
 
 /// # Safety
-/// As [`multiply_patches`](super::multiply_patches); the weights are for tiles of bf16, and pictures [suit](Padded::suits).
+/// As [`multiply_patches`](super::multiply_patches); the weights are for tiles of bf16, and pictures
+/// [suit](Padded::suits).
 pub(super) unsafe fn multiply(
     patches: Patches,
     pictures: Numbers<'_>,
@@ -71,11 +73,7 @@ pub(super) unsafe fn multiply(
     // A row's last sixteen may reach beyond it.
     let beyond = 16 * pixel;
     let (mut pixels, scales) = PICTURES.take();
-    let needed = (shape.batch * rows * row + beyond).div_ceil(64);
-    if pixels.len() < needed {
-        pixels.resize(needed, Line([0; 64]));
-    }
-    let to = Bytes(pixels.as_mut_ptr().cast());
+    let to = room(&mut pixels, shape.batch * rows * row + beyond);
     let fill = |index: usize| {
         let (picture, y) = (index / rows, index % rows);
         // SAFETY: each row has its place in `pixels`, and is read inside the pictures.
@@ -132,27 +130,21 @@ impl Block<'_> {
         let [height, width] = shape.kernel;
         // Of a part of a kernel.
         let steps = pictures.pixel / STEP;
-        let bytes = self.b.steps * STEP * WIDTH;
-        let together = (TOGETHER / bytes.max(1)).max(1);
         let mut sums = Sums([0.0; ROWS * WIDTH]);
         let sums = sums.0.as_mut_ptr();
         let sixteens = self.range.start / 16..self.range.end / 16;
-        // SAFETY: the caller's; what is prefetched need not be there.
+        // SAFETY: the caller's.
         unsafe {
             let tiles = &amx::Tiles::configure();
-            let mut begin = self.panels.start;
-            while begin < self.panels.end {
-                let end = self.panels.end.min(begin + together);
+            for panels in self.together() {
                 for index in sixteens.clone().step_by(2) {
                     let two = index + 1 < sixteens.end;
                     let (near, first, count) = pictures.sixteen(index);
                     let (far, second, others) = pictures.sixteen(index + usize::from(two));
-                    for panel in begin..end {
+                    for panel in panels.clone() {
                         let mut b = self.b.panel(panel);
                         if index == sixteens.start {
-                            for line in 0..bytes / 64 {
-                                prefetch(b.wrapping_add(bytes + line * 64));
-                            }
+                            self.prefetch_after(panel);
                         }
                         amx::clear(tiles);
                         for part in 0..height * width {
@@ -176,7 +168,6 @@ impl Block<'_> {
                         self.finish::<false>(sums, panel, first, count);
                     }
                 }
-                begin = end;
             }
         }
     }
