@@ -70,6 +70,7 @@ pub fn load_keeping<M: Module>(
         path: Path::default(),
         waiting: 0,
         device: None,
+        checkpoint,
         error: None,
     };
     let module = module.map(&mut filler);
@@ -528,20 +529,21 @@ fn nearest(key: &str, candidates: &[String]) -> Option<String> {
 }
 
 /// Replaces parameters by the tensors of a complete plan, one at a time.
-struct Filler<F> {
+struct Filler<'a, F> {
     plan: Plan,
     keeps: F,
     path: Path,
     /// The bytes that a device may still hold on the host, on their way to its memory.
     waiting: usize,
     device: Option<Device>,
+    checkpoint: &'a Checkpoint,
     error: Option<LoadError>,
 }
 
 /// How many of them there may be.
 const WAITING: usize = 1 << 20;
 
-impl<F: Fn(&Device, [&str; 2]) -> bool> Filler<F> {
+impl<F: Fn(&Device, [&str; 2]) -> bool> Filler<'_, F> {
     /// Reads the tensor for the current parameter, or notes why it cannot be read. What it says beside the
     /// data is whether a linear layer's weight must be transposed.
     fn take(&mut self) -> Option<(TensorData, bool)> {
@@ -584,6 +586,15 @@ impl<F: Fn(&Device, [&str; 2]) -> bool> Filler<F> {
             let reason = format!("while it took {bytes} bytes of a weight: {error}");
             self.error = Some(LoadError::Device(reason));
         }
+        self.let_go();
+    }
+
+    /// Lets go of what was read of mapped files, if the device has taken it to memory of its own.
+    fn let_go(&self) {
+        let pools = self.device.as_ref().and_then(Device::memory_pool_usage);
+        if pools.is_some() {
+            self.checkpoint.release();
+        }
     }
 
     /// Waits until the device has all that it was given.
@@ -595,10 +606,11 @@ impl<F: Fn(&Device, [&str; 2]) -> bool> Filler<F> {
             let reason = format!("while it took the weights: {error}");
             self.error = Some(LoadError::Device(reason));
         }
+        self.let_go();
     }
 }
 
-impl<F: Fn(&Device, [&str; 2]) -> bool> ModuleMapper for Filler<F> {
+impl<F: Fn(&Device, [&str; 2]) -> bool> ModuleMapper for Filler<'_, F> {
     fn enter_module(&mut self, name: &str, container_type: &str) {
         self.path.enter(name, container_type);
     }
