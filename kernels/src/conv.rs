@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::activation::Activation;
-use crate::gemm::{Epilogue, Packed, Rows, View, multiply, multiply_rows};
+use crate::gemm::{Epilogue, Packed, Rows, Stored, View, multiply, multiply_rows};
 use crate::narrow::{self, Ending, Narrow, Numbers, NumbersMut, Precision, Unit};
 use crate::simd::{Isa, Vector};
 use crate::winograd::{self, Evaluated};
@@ -151,7 +151,7 @@ fn turned(shape: &Shape, weights: &[f32], scale: Option<&[f32]>) -> Vec<f32> {
 /// Rows of weights as the columns of a matrix.
 fn view(weights: &[f32], patch: usize) -> View<'_> {
     View {
-        data: weights,
+        data: Stored::F32(weights),
         shape: [patch, weights.len() / patch.max(1)],
         strides: [1, patch],
     }

@@ -7,12 +7,11 @@ use burn::tensor::{Bool, DType, Device, FloatDType, Shape, Tensor};
 use burn_flex::{Flex, FlexTensor, Layout};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use crate::activation::{self, Activation};
 use crate::attention::{self, Attention, Grid, Heads};
 use crate::conv::{self, Convolution, Weights};
-use crate::gemm::{self, Epilogue, Packed, View};
+use crate::gemm::{self, Epilogue, Packed, Stored, View};
 use crate::narrow::{self, Ending, Narrow, Numbers, NumbersMut, Precision, Unit};
 use crate::norm;
 use crate::packs::{self, Packs};
@@ -127,9 +126,7 @@ pub fn linear<const D: usize>(
         static PACKS: LazyLock<Packs<Option<Narrow>>> = LazyLock::new(Packs::default);
         let unit = Unit::chosen(precision)?;
         let packed = PACKS.get(&weight, None, (0, precision), || {
-            with_view(&weight, [k, n], weight_strides, |view| {
-                Narrow::new(precision, unit, view)
-            })
+            Narrow::new(precision, unit, view(&weight, [k, n], weight_strides))
         });
         let packed = packed.as_ref().as_ref()?;
         if !packed.takes_bf16() {
@@ -166,57 +163,28 @@ pub fn linear<const D: usize>(
         gemm::multiply_few(isa, from, weight, [rows, k, n], epilogue, &mut out);
     } else {
         static PACKS: LazyLock<Packs<Packed>> = LazyLock::new(Packs::default);
-        let packed = PACKS.get(&weight, None, (0, precision), || {
-            with_view(&weight, [k, n], weight_strides, |view| {
-                Packed::new(isa, view)
-            })
-        });
-        gemm::multiply(from, &packed, epilogue, &mut out);
+        let view = view(&weight, [k, n], weight_strides);
+        let packed = PACKS.get_again(&weight, (0, precision), || Packed::new(isa, view));
+        match packed {
+            Some(packed) => gemm::multiply(from, &packed, epilogue, &mut out),
+            None => gemm::multiply_once(isa, from, view, epilogue, &mut out),
+        }
     }
     Some(tensor(out, shape))
 }
 
-fn wide_copy<H: Sync>(halves: &[H]) -> Vec<f32>
-where
-    [H]: HalfFloatSliceExt,
-{
-    const PIECE: usize = 1 << 15;
-    let mut wide = vec![0.0; halves.len()];
-    let pieces = wide.par_chunks_mut(PIECE).zip(halves.par_chunks(PIECE));
-    pieces.for_each(|(wide, halves)| halves.convert_to_f32_slice(wide));
-    wide
-}
-
-/// Calls `work` with a weight `[k, n]` as floats.
-fn with_view<T>(
-    weight: &FlexTensor,
-    shape: [usize; 2],
-    strides: [usize; 2],
-    work: impl FnOnce(View<'_>) -> T,
-) -> T {
-    let [row, column] = strides;
+/// A weight of f32, f16 or bf16.
+fn view(weight: &FlexTensor, shape: [usize; 2], strides: [usize; 2]) -> View<'_> {
     let start = weight.layout().start_offset();
-    let last = match shape {
-        [0, _] | [_, 0] => start,
-        [k, n] => start + (k - 1) * row + (n - 1) * column + 1,
-    };
-    let wide;
-    let data = match weight.dtype() {
-        DType::F16 => {
-            wide = wide_copy(&weight.storage::<f16>()[start..last]);
-            &wide
-        }
-        DType::BF16 => {
-            wide = wide_copy(&weight.storage::<bf16>()[start..last]);
-            &wide
-        }
-        _ => &weight.storage::<f32>()[start..last],
-    };
-    work(View {
-        data,
+    View {
+        data: match weight.dtype() {
+            DType::F16 => Stored::F16(&weight.storage::<f16>()[start..]),
+            DType::BF16 => Stored::Bf16(&weight.storage::<bf16>()[start..]),
+            _ => Stored::F32(&weight.storage::<f32>()[start..]),
+        },
         shape,
         strides,
-    })
+    }
 }
 
 /// An activation of every element.

@@ -4,9 +4,12 @@
 //! loads and a broadcast for each row of `A` at every step, with all its sums in registers. The left one
 //! is read as it lies.
 
+use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::activation::{Activate, Activation};
@@ -23,11 +26,69 @@ pub struct Packed {
     isa: Isa,
 }
 
+/// Elements of a matrix, as they are stored.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub enum Stored<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+}
+
+impl Stored<'_> {
+    fn len(self) -> usize {
+        match self {
+            Stored::F32(data) => data.len(),
+            Stored::F16(data) => data.len(),
+            Stored::Bf16(data) => data.len(),
+        }
+    }
+
+    /// Reads elements that are `stride` apart.
+    pub(crate) fn read(self, start: usize, stride: usize, to: &mut [f32]) {
+        let range = start..start + to.len();
+        let places = to.iter_mut().enumerate();
+        let places = places.map(|(index, value)| (start + index * stride, value));
+        match self {
+            Stored::F16(data) if stride == 1 => data[range].convert_to_f32_slice(to),
+            Stored::Bf16(data) if stride == 1 => data[range].convert_to_f32_slice(to),
+            Stored::F32(data) => places.for_each(|(place, value)| *value = data[place]),
+            Stored::F16(data) => places.for_each(|(place, value)| *value = data[place].to_f32()),
+            Stored::Bf16(data) => places.for_each(|(place, value)| *value = data[place].to_f32()),
+        }
+    }
+
+    /// A vector of elements.
+    ///
+    /// # Safety
+    /// They are there, and the CPU has the instructions of `V`.
+    #[inline(always)]
+    unsafe fn load<V: Vector>(self, start: usize) -> V {
+        // SAFETY: the caller's.
+        unsafe {
+            match self {
+                Stored::F32(data) => V::load(data.as_ptr().add(start)),
+                Stored::F16(data) => V::load_f16(data.as_ptr().add(start).cast()),
+                Stored::Bf16(data) => V::load_bf16(data.as_ptr().add(start).cast()),
+            }
+        }
+    }
+
+    /// Where an element is, or would be.
+    fn place(self, index: usize) -> *const u8 {
+        match self {
+            Stored::F32(data) => data.as_ptr().wrapping_add(index).cast(),
+            Stored::F16(data) => data.as_ptr().wrapping_add(index).cast(),
+            Stored::Bf16(data) => data.as_ptr().wrapping_add(index).cast(),
+        }
+    }
+}
+
 /// Where a matrix's elements are: `data[row · strides[0] + column · strides[1]]`.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
     /// The elements.
-    pub data: &'a [f32],
+    pub data: Stored<'a>,
     /// Rows and columns.
     pub shape: [usize; 2],
     /// Of a row and a column.
@@ -49,15 +110,26 @@ impl Packed {
     /// Packs a matrix, in parallel.
     ///
     /// # Panics
-    /// The view reaches beyond its data.
+    /// The view reaches beyond its data, or the set is not present.
     pub fn new(isa: Isa, matrix: View<'_>) -> Self {
         matrix.check();
+        assert!(Isa::present().contains(&isa), "an absent set");
         let [k, n] = matrix.shape;
         let width = 2 * isa.lanes();
         let mut data = Aligned::zeros(k * n.next_multiple_of(width));
         if k > 0 {
             let panels = data.par_chunks_mut(k * width).enumerate();
-            panels.for_each(|(panel, packed)| pack_panel(matrix, panel * width, width, packed));
+            panels.for_each(|(panel, packed)| {
+                let first = panel * width;
+                // SAFETY: the caller says that `isa` is present; the view is checked.
+                unsafe {
+                    isa.run(PackPanel {
+                        matrix,
+                        first,
+                        packed,
+                    });
+                }
+            });
         }
         Self { data, k, n, isa }
     }
@@ -101,17 +173,70 @@ impl Packed {
     }
 }
 
-fn pack_panel(matrix: View<'_>, first: usize, width: usize, packed: &mut [f32]) {
-    let [k, n] = matrix.shape;
-    let [row_stride, column_stride] = matrix.strides;
-    let columns = width.min(n - first);
-    // Blocks that fit the nearest cache on both sides.
-    for block in (0..k).step_by(16) {
-        let rows = 16.min(k - block);
-        for column in 0..columns {
-            let from = block * row_stride + (first + column) * column_stride;
-            for row in 0..rows {
-                packed[(block + row) * width + column] = matrix.data[from + row * row_stride];
+/// Packs the columns of a panel, of which those beyond the matrix stay what they are.
+struct PackPanel<'a> {
+    matrix: View<'a>,
+    first: usize,
+    packed: &'a mut [f32],
+}
+
+impl Kernel for PackPanel<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        /// How many elements of a column ahead memory is asked for.
+        const AHEAD: usize = 256;
+        let View {
+            data,
+            shape: [k, n],
+            strides: [row_stride, column_stride],
+        } = self.matrix;
+        let width = 2 * V::LANES;
+        let columns = width.min(n - self.first);
+        assert!(self.packed.len() >= k * width);
+        let mut tile = [0.0; MOST_LANES * MOST_LANES];
+        // Squares of vectors, of which both sides are in the nearest cache.
+        for depth in (0..k).step_by(V::LANES) {
+            let rows = V::LANES.min(k - depth);
+            for side in (0..columns).step_by(V::LANES) {
+                let some = V::LANES.min(columns - side);
+                let from = depth * row_stride + (self.first + side) * column_stride;
+                let to = &mut self.packed[depth * width + side..];
+                let whole = rows == V::LANES && some == V::LANES;
+                if whole && row_stride == 1 {
+                    // SAFETY: the CPU has the instructions; the square is within the view, which was checked, and
+                    // within the panel.
+                    unsafe {
+                        let places = (0..V::LANES).map(|column| from + column * column_stride);
+                        for place in places.clone() {
+                            V::prefetch_near(data.place(place + AHEAD));
+                        }
+                        let to = to.as_mut_ptr();
+                        if let Stored::F32(data) = data {
+                            V::transpose(data.as_ptr().add(from), column_stride, to, width);
+                        } else {
+                            for (column, place) in places.enumerate() {
+                                let wide = tile.as_mut_ptr().add(column * V::LANES);
+                                data.load::<V>(place).store(wide);
+                            }
+                            V::transpose(tile.as_ptr(), V::LANES, to, width);
+                        }
+                    }
+                } else if some == V::LANES && column_stride == 1 {
+                    for row in 0..rows {
+                        // SAFETY: as above.
+                        unsafe {
+                            let row_of = data.load::<V>(from + row * row_stride);
+                            row_of.store(to.as_mut_ptr().add(row * width));
+                        }
+                    }
+                } else {
+                    for row in 0..rows {
+                        let to = &mut to[row * width..][..some];
+                        data.read(from + row * row_stride, column_stride, to);
+                    }
+                }
             }
         }
     }
@@ -175,10 +300,8 @@ pub(crate) unsafe fn multiply_rows<R: Rows>(
     assert!(epilogue.residual.is_none_or(|rows| rows.len() == out.len()));
     let isa = b.isa;
     let panels = b.n.div_ceil(2 * isa.lanes());
-    let tasks = Tasks::new(m, panels, b.k, isa);
     let out = Shared(out.as_mut_ptr());
-    let work = |task: usize| {
-        let (rows, panels) = tasks.get(task);
+    Tasks::new(m, panels, b.k, isa).run(|rows, panels| {
         // SAFETY: `isa` packed `b`, so it is present. The rows are the caller's; `bias` and `residual` have
         // the lengths asserted above, and no two tasks share an element of `out`.
         unsafe {
@@ -193,15 +316,73 @@ pub(crate) unsafe fn multiply_rows<R: Rows>(
                 panels,
             });
         }
-    };
-    if tasks.count() == 1 {
-        work(0);
-    } else {
-        (0..tasks.count())
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each(work);
+    });
+}
+
+thread_local! {
+    /// Panels that are forgotten.
+    static PANELS: RefCell<Aligned> = RefCell::default();
+}
+
+/// The same as [`multiply`], to the last bit, by a matrix of which a panel is packed when it is needed and then
+/// forgotten: less work than packing all of it, if it is used once.
+///
+/// # Panics
+/// Lengths and shapes do not fit, the view reaches beyond its data, or the set is not present.
+pub fn multiply_once(isa: Isa, a: &[f32], b: View<'_>, epilogue: Epilogue<'_>, out: &mut [f32]) {
+    b.check();
+    assert!(Isa::present().contains(&isa), "an absent set");
+    let [k, n] = b.shape;
+    if n == 0 || out.is_empty() {
+        return;
     }
+    let m = out.len() / n;
+    assert!(
+        out.len() == m * n && a.len() == m * k,
+        "shapes of a product"
+    );
+    assert!(epilogue.bias.is_none_or(|bias| bias.len() == n));
+    assert!(epilogue.residual.is_none_or(|rows| rows.len() == m * n));
+    let left = Matrix {
+        data: a.as_ptr(),
+        columns: k,
+    };
+    let width = 2 * isa.lanes();
+    // They stay in the second cache until they are used.
+    let together = (CACHE / 4 / (width * k).max(1)).max(1);
+    let out = Shared(out.as_mut_ptr());
+    Tasks::new(m, n.div_ceil(width), k, isa).run(|rows, panels| {
+        let mut data = PANELS.take();
+        data.reserve(together.min(panels.len()) * width * k);
+        let mut some = Packed { data, k, n, isa };
+        for start in panels.clone().step_by(together) {
+            let count = together.min(panels.end - start);
+            let first = start * width;
+            some.n = (count * width).min(n - first);
+            // SAFETY: the set is present; the view and the lengths are checked above, and no two tasks share an
+            // element of `out`.
+            unsafe {
+                for panel in 0..count {
+                    isa.run(PackPanel {
+                        matrix: b,
+                        first: first + panel * width,
+                        packed: &mut some.data[panel * k * width..][..k * width],
+                    });
+                }
+                isa.run(Block {
+                    left,
+                    b: &some,
+                    epilogue,
+                    out: out.get(),
+                    first,
+                    stride: n,
+                    rows: rows.clone(),
+                    panels: 0..count,
+                });
+            }
+        }
+        PANELS.set(some.data);
+    });
 }
 
 /// `out = a · b` over some panels of `b`, on this thread alone. `out` has all of its columns.
@@ -438,18 +619,22 @@ impl Tasks {
         }
     }
 
-    fn count(&self) -> usize {
-        self.row_blocks * self.panel_blocks
-    }
-
-    fn get(&self, task: usize) -> (Range<usize>, Range<usize>) {
+    /// Calls `work` with the rows and panels of each block.
+    fn run(&self, work: impl Fn(Range<usize>, Range<usize>) + Sync) {
         let part = |index: usize, parts: usize, whole: usize| {
             index * whole / parts..(index + 1) * whole / parts
         };
-        (
-            part(task / self.panel_blocks, self.row_blocks, self.m),
-            part(task % self.panel_blocks, self.panel_blocks, self.panels),
-        )
+        let task = |index: usize| {
+            let rows = part(index / self.panel_blocks, self.row_blocks, self.m);
+            work(
+                rows,
+                part(index % self.panel_blocks, self.panel_blocks, self.panels),
+            );
+        };
+        match self.row_blocks * self.panel_blocks {
+            1 => task(0),
+            count => (0..count).into_par_iter().with_max_len(1).for_each(task),
+        }
     }
 }
 

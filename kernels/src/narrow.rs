@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use crate::activation::Activation;
 use crate::aligned::{Line, Lines};
 use crate::conv::Patches;
-use crate::gemm::{Epilogue, Shared, View};
+use crate::gemm::{Epilogue, Shared, Stored, View};
 use crate::int4::{self, Int4};
 use crate::simd::{Isa, Kernel, Vector};
 use crate::widened::{self, Bf16, F16, Int8, Weights};
@@ -255,17 +255,15 @@ fn bf16(x: f32) -> u16 {
 pub(crate) fn for_columns(matrix: View<'_>, first: usize, mut each: impl FnMut(usize, &[f32])) {
     let [k, n] = matrix.shape;
     let [row, column] = matrix.strides;
-    let mut gathered = Vec::new();
+    let mut gathered = vec![0.0; k];
     for index in 0..WIDTH.min(n - first) {
         let start = (first + index) * column;
-        let values = &matrix.data[start..=start + (k - 1) * row];
-        if row == 1 {
-            each(index, values);
-        } else {
-            gathered.clear();
-            gathered.extend(values.iter().step_by(row.max(1)).take(k));
-            gathered.resize(k, values[0]);
-            each(index, &gathered);
+        match matrix.data {
+            Stored::F32(data) if row == 1 => each(index, &data[start..start + k]),
+            data => {
+                data.read(start, row, &mut gathered);
+                each(index, &gathered);
+            }
         }
     }
 }

@@ -77,8 +77,13 @@ pub(crate) fn precision(tensor: &FlexTensor) -> Precision {
     found.map_or(Precision::F32, |(_, precision)| *precision)
 }
 
-/// What is kept of weights: `T`, by storage, view and variant.
-pub(crate) struct Packs<T>(RwLock<HashMap<Key, (Vec<Weak<Bytes>>, Arc<T>)>>);
+/// What is kept of weights: `T`, by storage, view and variant, or that they have been used.
+pub(crate) struct Packs<T>(RwLock<HashMap<Key, Kept<T>>>);
+
+struct Kept<T> {
+    storages: Vec<Weak<Bytes>>,
+    made: Option<Arc<T>>,
+}
 
 impl<T> Default for Packs<T> {
     fn default() -> Self {
@@ -100,22 +105,70 @@ impl<T> Packs<T> {
             scale: scale.map(View::of),
             variant,
         };
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, made)) = known.get(&key) {
-            return Arc::clone(made);
+        if let Some(Some(made)) = self.known(&key) {
+            return made;
         }
-        drop(known);
+        self.make(key, weight, scale, make)
+    }
+
+    /// The same from the second call on. At the first, which may be the last, there is nothing.
+    pub(crate) fn get_again(
+        &self,
+        weight: &FlexTensor,
+        variant: Variant,
+        make: impl FnOnce() -> T,
+    ) -> Option<Arc<T>> {
+        let key = Key {
+            weight: View::of(weight),
+            scale: None,
+            variant,
+        };
+        match self.known(&key) {
+            Some(Some(made)) => Some(made),
+            Some(None) => Some(self.make(key, weight, None, make)),
+            None => {
+                self.keep(key, weight, None, None);
+                None
+            }
+        }
+    }
+
+    fn known(&self, key: &Key) -> Option<Option<Arc<T>>> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(key).map(|kept| kept.made.clone())
+    }
+
+    fn make(
+        &self,
+        key: Key,
+        weight: &FlexTensor,
+        scale: Option<&FlexTensor>,
+        make: impl FnOnce() -> T,
+    ) -> Arc<T> {
         let made = Arc::new(make());
         if let (Some(after), Some(bytes)) = (AFTER.get(), own_bytes(weight)) {
             after(bytes);
         }
+        self.keep(key, weight, scale, Some(Arc::clone(&made)));
+        made
+    }
+
+    fn keep(
+        &self,
+        key: Key,
+        weight: &FlexTensor,
+        scale: Option<&FlexTensor>,
+        made: Option<Arc<T>>,
+    ) {
         let storages = std::iter::once(weight).chain(scale);
         let storages = storages.map(|tensor| Arc::downgrade(&tensor.data_arc()));
-        let entry = (storages.collect(), Arc::clone(&made));
+        let kept = Kept {
+            storages: storages.collect(),
+            made,
+        };
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, (storages, _)| storages.iter().all(|one| one.strong_count() > 0));
-        known.insert(key, entry);
-        made
+        known.retain(|_, kept| kept.storages.iter().all(|one| one.strong_count() > 0));
+        known.insert(key, kept);
     }
 }
 

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use crate::activation::{Activate, Activation};
 use crate::aligned::Aligned;
 use crate::conv::Shape;
-use crate::gemm::{Epilogue, Matrix, Packed, Shared, View, multiply_block};
+use crate::gemm::{Epilogue, Matrix, Packed, Shared, Stored, View, multiply_block};
 use crate::simd::{Isa, Kernel, Vector};
 
 /// Pixels of the input and of the output, along a side of a square.
@@ -80,7 +80,7 @@ impl Evaluated {
                 }
             });
             let view = View {
-                data: &matrix,
+                data: Stored::F32(&matrix),
                 shape: [inputs, width],
                 strides: [width, 1],
             };

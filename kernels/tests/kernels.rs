@@ -6,7 +6,9 @@
 use salamander_kernels::activation::{Activation, activate};
 use salamander_kernels::attention::{Attention, Grid, Heads, attend};
 use salamander_kernels::conv::{Shape, Weights, convolve, convolve_bf16};
-use salamander_kernels::gemm::{Epilogue, Packed, View, multiply, multiply_few};
+use salamander_kernels::gemm::{
+    Epilogue, Packed, Stored, View, multiply, multiply_few, multiply_once,
+};
 use salamander_kernels::narrow::{Narrow, Numbers, NumbersMut, Unit, multiply_numbers};
 use salamander_kernels::norm::{LayerNorm, layer_norm, scale_shift};
 use salamander_kernels::pooling::{Window, max_pool, max_pool_bf16};
@@ -178,7 +180,7 @@ fn products() {
         for isa in Isa::present() {
             let what = format!("{isa:?} {shape:?} {epilogue:?}");
             let view = View {
-                data: &b,
+                data: Stored::F32(&b),
                 shape: [k, n],
                 strides,
             };
@@ -186,10 +188,76 @@ fn products() {
             let mut found = vec![f32::NAN; m * n];
             multiply(&a, &packed, epilogue, &mut found);
             close(&found, &expected, 2e-5, &what);
+            let mut once = vec![f32::NAN; m * n];
+            multiply_once(isa, &a, view, epilogue, &mut once);
+            assert_eq!(found, once, "{what}");
             if transposed {
                 let mut found = vec![f32::NAN; m * n];
                 multiply_few(isa, &a, &b, shape, epilogue, &mut found);
                 close(&found, &expected, 2e-5, &what);
+            }
+        }
+    }
+}
+
+/// Weights of f16 and bf16 give what the same in f32 do, however they lie.
+#[test]
+fn stored_halves() {
+    let mut random = Random(21);
+    for round in 0..rounds(60) {
+        let most = most(round, 8, [70, 100]);
+        let [m, k, n] = [1 + random.below(20), random.below(most), random.below(most)];
+        let strides = match random.below(3) {
+            0 => [1, k],
+            1 => [n, 1],
+            _ => [2, 2 * k + 1],
+        };
+        let count = 1 + k * strides[0] + n * strides[1];
+        let a = random.floats(m * k);
+        let half: Vec<half::f16> = random
+            .floats(count)
+            .into_iter()
+            .map(half::f16::from_f32)
+            .collect();
+        let upper: Vec<half::bf16> = random
+            .floats(count)
+            .into_iter()
+            .map(half::bf16::from_f32)
+            .collect();
+        let wide: [Vec<f32>; 2] = [
+            half.iter().map(|x| x.to_f32()).collect(),
+            upper.iter().map(|x| x.to_f32()).collect(),
+        ];
+        for (stored, wide) in [Stored::F16(&half), Stored::Bf16(&upper)]
+            .into_iter()
+            .zip(&wide)
+        {
+            let view = |data| View {
+                data,
+                shape: [k, n],
+                strides,
+            };
+            let epilogue = Epilogue::default();
+            for isa in Isa::present() {
+                let mut expected = vec![f32::NAN; m * n];
+                let packed = Packed::new(isa, view(Stored::F32(wide)));
+                multiply(&a, &packed, epilogue, &mut expected);
+                let mut found = vec![f32::NAN; m * n];
+                multiply(&a, &Packed::new(isa, view(stored)), epilogue, &mut found);
+                assert_eq!(found, expected, "{isa:?} {m}×{k}×{n} {strides:?}");
+                multiply_once(isa, &a, view(stored), epilogue, &mut found);
+                assert_eq!(found, expected, "{isa:?} {m}×{k}×{n} {strides:?}, once");
+            }
+            for precision in NARROW {
+                let unit = Unit::present(precision).pop().unwrap();
+                let products = |data| {
+                    let packed = Narrow::new(precision, unit, view(data)).unwrap();
+                    let mut found = vec![f32::NAN; m * n];
+                    salamander_kernels::narrow::multiply(&a, &packed, epilogue, &mut found);
+                    found
+                };
+                let what = format!("{precision:?} {m}×{k}×{n} {strides:?}");
+                assert_eq!(products(stored), products(Stored::F32(wide)), "{what}");
             }
         }
     }
@@ -640,7 +708,7 @@ fn narrow_products() {
             activation,
         };
         let view = View {
-            data: &b,
+            data: Stored::F32(&b),
             shape: [k, n],
             strides,
         };
@@ -718,7 +786,7 @@ fn weights_of_f16_are_kept() {
         .collect();
     let n = numbers.len();
     let view = View {
-        data: &numbers,
+        data: Stored::F32(&numbers),
         shape: [1, n],
         strides: [n, 1],
     };
@@ -757,7 +825,7 @@ fn weights_of_four_bits_are_kept() {
         }
         let a = random.floats(m * k);
         let view = View {
-            data: &b,
+            data: Stored::F32(&b),
             shape: [k, n],
             strides: [n, 1],
         };
@@ -891,7 +959,7 @@ fn narrow_products_hide_no_nan() {
         a[2 * k + 5] = f32::NAN;
         b[7 * n + 33] = f32::NAN;
         let view = View {
-            data: &b,
+            data: Stored::F32(&b),
             shape: [k, n],
             strides: [n, 1],
         };

@@ -10,7 +10,7 @@ use burn::tensor::TensorData;
 use salamander_models::processing::text::{Encoding, TextTokenizer, Truncation};
 use salamander_models::{Inputs, Model, Outputs, PretrainedConfig, Task, open};
 
-use crate::clock::Instant;
+use super::warm_up::warm_up;
 use crate::{Device, Error, ModelDir};
 
 /// A text, or a pair of texts that belong together.
@@ -180,18 +180,20 @@ impl TextModel {
     /// Runs the network on rows of nothing, of a few lengths, and says how long that took.
     pub(super) fn warm_up(&self) -> Result<Duration, Error> {
         const LENGTHS: [usize; 3] = [8, 32, 128];
-        let begin = Instant::now();
         let longest = self.max_length();
-        for length in LENGTHS.map(|length| length.min(longest)) {
-            let ids = TensorData::new(vec![0_i64; length], [1, length]);
-            let inputs = Inputs::new().with("input_ids", ids);
-            self.device.attempt(|| {
-                let read = self.model.forward(inputs)?.try_into_data();
-                read.map_err(|error| self.device.failure(&error.to_string()))?;
-                Ok(())
-            })?;
-        }
-        Ok(begin.elapsed())
+        warm_up(|| {
+            let mut lengths = LENGTHS.into_iter();
+            lengths.try_for_each(|length| {
+                let length = length.min(longest);
+                let ids = TensorData::new(vec![0_i64; length], [1, length]);
+                let inputs = Inputs::new().with("input_ids", ids);
+                self.device.attempt(|| {
+                    let read = self.model.forward(inputs)?.try_into_data();
+                    read.map_err(|error| self.device.failure(&error.to_string()))?;
+                    Ok(())
+                })
+            })
+        })
     }
 
     /// The rows as tensors, padded on the right.

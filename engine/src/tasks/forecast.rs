@@ -8,7 +8,7 @@ use salamander_models::processing::series::{SeriesError, Table, TableOptions};
 use salamander_models::{Forecasts, Inputs, Model, Outputs, Task, open, open_class};
 use serde::Serialize;
 
-use crate::clock::Instant;
+use super::warm_up::warm_up;
 use crate::{Device, Error, ModelDir};
 
 /// Options of [`Forecast`].
@@ -160,11 +160,9 @@ impl Forecast {
     /// # Errors
     /// The device fails.
     pub fn warm_up(&self) -> Result<Duration, Error> {
-        let begin = Instant::now();
         let series = self.forecasts.channels.unwrap_or(1);
         let window = vec![0.0; self.forecasts.context * series];
-        self.stretches([&window[..]], series)?;
-        Ok(begin.elapsed())
+        warm_up(|| self.stretches([&window[..]], series).map(drop))
     }
 
     /// The device that runs it.

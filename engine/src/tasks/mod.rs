@@ -14,6 +14,7 @@ mod speech_recognition;
 mod text_classification;
 mod text_embedding;
 mod token_classification;
+mod warm_up;
 
 pub use batch::TextInput;
 pub use fill_mask::{Fill, FillMask, FillMaskOptions};

@@ -9,7 +9,7 @@ use burn::tensor::TensorData;
 use salamander_models::processing::image::{Image, ImageProcessor, Pixels};
 use salamander_models::{Inputs, Model, Outputs, PretrainedConfig, Task, open};
 
-use crate::clock::Instant;
+use super::warm_up::warm_up;
 use crate::source::Source;
 use crate::{Device, Error};
 
@@ -150,18 +150,18 @@ impl ImageModel {
     /// Runs the network on a black picture, and says how long that took.
     pub(super) fn warm_up(&self) -> Result<Duration, Error> {
         const SIDE: usize = 256;
-        let begin = Instant::now();
         let refuse = |source| Error::Image {
             name: "a black picture".to_owned(),
             source,
         };
         let image = Image::new(SIDE, SIDE, vec![0; 3 * SIDE * SIDE]).map_err(refuse)?;
-        self.forward(&[ImageInput::Image(&image)], |_, outputs| {
-            let read = outputs.try_into_data();
-            read.map_err(|error| self.device.failure(&error.to_string()))?;
-            Ok(())
-        })?;
-        Ok(begin.elapsed())
+        warm_up(|| {
+            self.forward(&[ImageInput::Image(&image)], |_, outputs| {
+                let read = outputs.try_into_data();
+                read.map_err(|error| self.device.failure(&error.to_string()))?;
+                Ok(())
+            })
+        })
     }
 
     fn prepare(&self, index: usize, input: ImageInput<'_>) -> Result<Pixels, Error> {

@@ -10,7 +10,7 @@ use salamander_models::whisper::{self, WhisperConfig, WhisperForConditionalGener
 use salamander_models::{ConfigError, detect, find};
 use serde::Serialize;
 
-use crate::clock::Instant;
+use super::warm_up::warm_up;
 use crate::generate::{
     GenerationConfig, Prompt, Recording, Request, SearchOptions, Segment, Transcriber,
     language_name, words,
@@ -391,7 +391,6 @@ impl SpeechRecognition {
     /// # Errors
     /// The device fails.
     pub fn warm_up(&self) -> Result<Duration, Error> {
-        let begin = Instant::now();
         let options = SpeechRecognitionOptions {
             // Enough for the kernels of the prompt and of a step.
             max_new_tokens: Some(4),
@@ -403,10 +402,8 @@ impl SpeechRecognition {
             samples: vec![0.0; rate as usize],
             rate,
         };
-        self.clone()
-            .with_options(options)?
-            .run_audio(&silence, |_| {})?;
-        Ok(begin.elapsed())
+        let task = self.clone().with_options(options)?;
+        warm_up(|| task.run_audio(&silence, |_| {}).map(drop))
     }
 
     /// The device that runs it.
