@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use crate::activation::Activation;
+use crate::folding::Folding;
 use crate::gemm::{Epilogue, Packed, Rows, Stored, View, multiply, multiply_rows};
 use crate::narrow::{self, Ending, Narrow, Numbers, NumbersMut, Precision, Unit};
 use crate::simd::{Isa, Vector};
@@ -54,8 +55,11 @@ impl Shape {
 
     /// Shapes of one number share laid out weights, if all but batch and input is the same.
     #[cfg(feature = "flex")]
-    pub(crate) fn layout(&self) -> usize {
-        2 * self.groups + usize::from(winograd::suits(self))
+    pub(crate) fn layout(&self) -> [usize; 3] {
+        // How squares lie on pixels depends on the padding.
+        let odd = self.padding[0] % 2 + 2 * (self.padding[1] % 2);
+        let folding = Folding::of(self).map_or(0, |_| 1 + odd);
+        [self.groups, usize::from(winograd::suits(self)), folding]
     }
 
     /// Whether patches are the pixels as they lie.
@@ -78,7 +82,7 @@ enum Layout {
     /// As long as patches, a matrix for each group.
     Patches(Vec<Packed>),
     Winograd(Evaluated),
-    Narrow(Narrow),
+    Narrow(Narrow, Option<Folding>),
 }
 
 impl Weights {
@@ -103,7 +107,7 @@ impl Weights {
 
     /// Whether pictures may be of bf16, before and after.
     pub fn takes_bf16(&self) -> bool {
-        matches!(&self.0, Layout::Narrow(narrow) if narrow.takes_bf16())
+        matches!(&self.0, Layout::Narrow(narrow, _) if narrow.takes_bf16())
     }
 
     /// The same in fewer bits, for one group; `None` in f32, and where the CPU has no unit for it.
@@ -124,9 +128,28 @@ impl Weights {
         }
         assert_eq!(weights.len(), outputs * patch);
         assert!(scale.is_none_or(|scale| scale.len() == outputs));
-        let turned = turned(shape, weights, scale);
+        let tiles = precision == Precision::Bf16 && unit == Unit::Tiles;
+        let folding = Folding::of(shape).filter(|_| tiles);
+        let (turned, patch) = match folding {
+            Some(folding) => (folding.turned(shape, weights, scale), folding.patch()),
+            None => (turned(shape, weights, scale), patch),
+        };
         let narrow = Narrow::new(precision, unit, view(&turned, patch))?;
-        Some(Self(Layout::Narrow(narrow)))
+        Some(Self(Layout::Narrow(narrow, folding)))
+    }
+
+    /// Those of fewer bits, if they are laid out for the shape, and how its pixels become squares.
+    fn narrow_for(&self, shape: &Shape) -> Option<(&Narrow, Option<Folding>)> {
+        let Layout::Narrow(narrow, folding) = &self.0 else {
+            return None;
+        };
+        let patch = match folding {
+            Some(folding) if Folding::of(shape) != Some(*folding) => return None,
+            Some(folding) => folding.patch(),
+            None => shape.patch(),
+        };
+        let fits = narrow.shape() == [patch, shape.channels[1]] && shape.groups == 1;
+        fits.then_some((narrow, *folding))
     }
 }
 
@@ -187,19 +210,12 @@ pub fn convolve(
             assert!(weights.fits(shape), "weights of another shape");
             return weights.convolve(shape, input, epilogue, out);
         }
-        Layout::Narrow(weights) => {
-            let fits = weights.shape() == [shape.patch(), outputs] && groups == 1;
-            assert!(fits, "weights of another shape");
-            if shape.pixels() {
-                return narrow::multiply(input, weights, epilogue, out);
-            }
-            let patches = Patches {
-                shape: *shape,
-                output,
-            };
-            let input = Numbers::F32(input);
-            let out = NumbersMut::F32(out);
-            return narrow::multiply_patches(patches, input, weights, epilogue.into(), out);
+        Layout::Narrow(narrow, _) if shape.pixels() => {
+            return narrow::multiply(input, narrow, epilogue, out);
+        }
+        Layout::Narrow(..) => {
+            let (input, out) = (Numbers::F32(input), NumbersMut::F32(out));
+            return convolve_narrow(shape, output, input, weights, epilogue.into(), out);
         }
     };
     let packed = [shape.patch(), outputs / groups];
@@ -217,6 +233,7 @@ pub fn convolve(
             patches: Patches {
                 shape: *shape,
                 output,
+                folding: None,
             },
             input: input.as_ptr().wrapping_add(group * inputs / groups),
         };
@@ -242,21 +259,32 @@ pub fn convolve_bf16(
     if shape.batch * output[0] * output[1] == 0 {
         return;
     }
-    let fits = [shape.patch(), shape.channels[1]];
-    let weights = match &weights.0 {
-        Layout::Narrow(weights) if weights.shape() == fits && shape.groups == 1 => weights,
-        _ => unreachable!("weights of another shape"),
-    };
-    let patches = Patches {
-        shape: *shape,
-        output,
-    };
     let ending = Ending {
         bias,
         residual,
         activation,
     };
-    narrow::multiply_patches(patches, input, weights, ending, out);
+    convolve_narrow(shape, output, input, weights, ending, out);
+}
+
+fn convolve_narrow(
+    shape: &Shape,
+    output: [usize; 2],
+    input: Numbers<'_>,
+    weights: &Weights,
+    ending: Ending<'_>,
+    out: NumbersMut<'_>,
+) {
+    let fitting = weights.narrow_for(shape);
+    assert!(fitting.is_some(), "weights of another shape");
+    if let Some((weights, folding)) = fitting {
+        let patches = Patches {
+            shape: *shape,
+            output,
+            folding,
+        };
+        narrow::multiply_patches(patches, input, weights, ending, out);
+    }
 }
 
 /// The patches of pictures as the rows of a matrix: `[batch · height · width, kernel · channels]`.
@@ -265,6 +293,8 @@ pub(crate) struct Patches {
     pub(crate) shape: Shape,
     /// Height and width.
     pub(crate) output: [usize; 2],
+    /// How pixels become squares, for which the weights are laid out.
+    pub(crate) folding: Option<Folding>,
 }
 
 impl Patches {

@@ -80,6 +80,10 @@ pub fn precision<const D: usize>(weight: &Tensor<D>) -> Precision {
     any_floats(weight).map_or(Precision::F32, |weight| packs::precision(&weight))
 }
 
+/// The layout of a linear layer's weights.
+const LINEAR: [usize; 3] = [0; 3];
+/// Weights of so many bytes are not left in memory for their second use.
+const LARGE: usize = 1 << 20;
 /// Up to this many rows are multiplied by the weights as they lie, which memory's speed limits anyway.
 const FEW: usize = 4;
 
@@ -125,7 +129,7 @@ pub fn linear<const D: usize>(
     if precision != Precision::F32 {
         static PACKS: LazyLock<Packs<Option<Narrow>>> = LazyLock::new(Packs::default);
         let unit = Unit::chosen(precision)?;
-        let packed = PACKS.get(&weight, None, (0, precision), || {
+        let packed = PACKS.get(&weight, None, (LINEAR, precision), || {
             Narrow::new(precision, unit, view(&weight, [k, n], weight_strides))
         });
         let packed = packed.as_ref().as_ref()?;
@@ -164,10 +168,13 @@ pub fn linear<const D: usize>(
     } else {
         static PACKS: LazyLock<Packs<Packed>> = LazyLock::new(Packs::default);
         let view = view(&weight, [k, n], weight_strides);
-        let packed = PACKS.get_again(&weight, (0, precision), || Packed::new(isa, view));
+        let packed = PACKS.get_again(&weight, (LINEAR, precision), || Packed::new(isa, view));
         match packed {
             Some(packed) => gemm::multiply(from, &packed, epilogue, &mut out),
-            None => gemm::multiply_once(isa, from, view, epilogue, &mut out),
+            None => {
+                gemm::multiply_once(isa, from, view, epilogue, &mut out);
+                packs::let_go(&weight, LARGE);
+            }
         }
     }
     Some(tensor(out, shape))

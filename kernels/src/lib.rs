@@ -26,6 +26,7 @@ pub mod attention;
 pub mod conv;
 #[cfg(feature = "flex")]
 mod flex;
+mod folding;
 pub mod gemm;
 mod int4;
 pub mod narrow;

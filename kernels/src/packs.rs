@@ -40,11 +40,12 @@ impl View {
 }
 
 /// How a weight was laid out, and in what.
-pub(crate) type Variant = (usize, Precision);
+pub(crate) type Variant = ([usize; 3], Precision);
 
 static AFTER: OnceLock<fn(&[u8])> = OnceLock::new();
 
-/// Sets what to do with the bytes of weights that have been packed, and so are hardly read again.
+/// Sets what to do with the bytes of weights that have been packed, and so are hardly read again, or that are large
+/// and have been used once.
 ///
 /// Only the first call counts.
 pub fn after_packing(f: fn(&[u8])) {
@@ -146,9 +147,7 @@ impl<T> Packs<T> {
         make: impl FnOnce() -> T,
     ) -> Arc<T> {
         let made = Arc::new(make());
-        if let (Some(after), Some(bytes)) = (AFTER.get(), own_bytes(weight)) {
-            after(bytes);
-        }
+        let_go(weight, 0);
         self.keep(key, weight, scale, Some(Arc::clone(&made)));
         made
     }
@@ -169,6 +168,15 @@ impl<T> Packs<T> {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, kept| kept.storages.iter().all(|one| one.strong_count() > 0));
         known.insert(key, kept);
+    }
+}
+
+/// Lets go of the bytes of a weight, if there are at least so many.
+pub(crate) fn let_go(weight: &FlexTensor, least: usize) {
+    if let (Some(after), Some(bytes)) = (AFTER.get(), own_bytes(weight))
+        && bytes.len() >= least
+    {
+        after(bytes);
     }
 }
 

@@ -862,7 +862,7 @@ fn narrow_convolutions() {
             padding: [random.below(3), random.below(3)],
             dilation: [1 + random.below(2), 1 + random.below(2)],
         };
-        match random.below(3) {
+        match random.below(4) {
             0 => {
                 // Pixels, which are taken as they lie.
                 shape.channels[0] = shape.channels[0].next_multiple_of(64);
@@ -873,6 +873,14 @@ fn narrow_convolutions() {
                 shape.channels[0] = 32 * (1 + random.below(2));
                 shape.stride = [1, 1];
                 shape.input[1] += 12 + random.below(20);
+            }
+            2 => {
+                // What is computed by squares of pixels.
+                shape.channels[0] = 1 + random.below(4);
+                shape.kernel = [2 + random.below(6), 2 + random.below(6)];
+                shape.padding = [random.below(4), random.below(4)];
+                (shape.stride, shape.dilation) = ([2, 2], [1, 1]);
+                shape.input[1] += random.below(40);
             }
             _ => {}
         }

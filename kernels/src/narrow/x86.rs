@@ -7,8 +7,6 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use padded::Padded;
-
 use super::{
     Ending, LINES, Line, Narrow, Numbers, NumbersMut, PICTURES, Precision, ROWS, Row, STEP, Tasks,
     Unit, WIDTH,
@@ -114,7 +112,7 @@ pub(super) unsafe fn multiply_patches(
     out: NumbersMut<'_>,
 ) {
     let bf16 = b.precision == Precision::Bf16;
-    if bf16 && b.unit == Unit::Tiles && Padded::suits(&patches) {
+    if bf16 && b.unit == Unit::Tiles && padded::suits(&patches) {
         // SAFETY: as the function's own.
         unsafe { padded::multiply(patches, pictures, b, ending, Out::of(out)) };
         return;
