@@ -7,6 +7,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::config::VitConfig;
 use super::model::{Pictures, Vit, token};
+use crate::blocks::{Activation, conv2d};
 use crate::{ConfigError, InputError, Outputs};
 
 /// A reference class: a trunk and what its outputs are called.
@@ -184,7 +185,14 @@ impl VitForMaskedImageModeling {
         let patches = hidden.slice([0..batch, self.special..tokens, 0..width]);
         let side = (tokens - self.special).isqrt();
         let features = patches.swap_dims(1, 2).reshape([batch, width, side, side]);
-        let pixels = self.decoder.forward(features);
+        let pixels = conv2d(
+            &self.decoder,
+            None,
+            features,
+            None,
+            Activation::Linear,
+            false,
+        );
         // Each channel's `stride × stride` values go from the depth into the plane.
         let stride = self.stride;
         pixels
