@@ -104,12 +104,17 @@ impl TextModel {
         let checkpoint = device.weights(directory.checkpoint()?);
         let config = directory.config_for(&checkpoint)?;
         let common = directory.common_config(&config)?;
-        let tokenizer = directory.tokenizer()?;
-        let model = device.load(directory.path(), || {
-            open(&config, task, &checkpoint, device.burn())
-        })?;
+        // Each takes about as long as the other.
+        let mut tokenizer = None;
+        let model = rayon::in_place_scope(|scope| {
+            scope.spawn(|_| tokenizer = Some(directory.tokenizer()));
+            device.load(directory.path(), || {
+                open(&config, task, &checkpoint, device.burn())
+            })
+        });
+        let tokenizer = tokenizer.unwrap_or_else(|| directory.tokenizer())?;
         let text_model = Self {
-            model: model.into(),
+            model: model?.into(),
             tokenizer: Arc::new(tokenizer),
             device: device.clone(),
             batch_tokens: BATCH_TOKENS,
