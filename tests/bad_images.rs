@@ -312,12 +312,47 @@ fn configurations_are_refused_by_field_and_value() {
 }
 
 #[test]
-fn a_wrong_variant_or_class_count_is_one_report() {
-    for (model, changes) in [
+fn a_wrong_count_of_classes_is_the_configurations_fault() {
+    for (model, changes, says) in [
         (
             "resnet/image-classification",
             json!({"id2label": {"0": "A"}}),
+            "`id2label`: names 1 classes, but classifier.1.",
         ),
+        (
+            "vit/image-classification",
+            json!({"id2label": {"0": "A"}}),
+            "`id2label`: names 1 classes, but classifier.",
+        ),
+        (
+            "vit/image-classification",
+            json!({"id2label": null}),
+            "model.safetensors has 5; add the names of all classes, or `\"num_labels\": 5`",
+        ),
+        (
+            "vit/deit-with-teacher",
+            json!({"id2label": null, "num_labels": 7}),
+            "`num_labels`: is 7, but",
+        ),
+        (
+            "resnet/torchvision-basic",
+            json!({"num_labels": 6}),
+            "`num_labels`: is 6, but fc.",
+        ),
+    ] {
+        let directory = spoiled(model, &changes);
+        let error = ImageClassification::open(directory.path(), &device()).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            matches!(error, Error::Config { .. }) && text.contains(says),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_wrong_variant_is_one_report() {
+    for (model, changes) in [
         ("resnet/image-classification", json!({"depths": [1, 1, 1]})),
         ("resnet/image-classification", json!({"depths": [2, 2, 1]})),
         (
@@ -328,8 +363,6 @@ fn a_wrong_variant_or_class_count_is_one_report() {
             "resnet/image-classification",
             json!({"hidden_sizes": [4, 8, 1 << 20]}),
         ),
-        ("resnet/torchvision-basic", json!({"num_labels": 6})),
-        ("vit/image-classification", json!({"id2label": {"0": "A"}})),
         ("vit/image-classification", json!({"model_type": "deit"})),
         ("vit/image-classification", json!({"image_size": 32})),
         ("vit/image-classification", json!({"qkv_bias": false})),
@@ -373,6 +406,11 @@ fn a_batch_names_the_picture_that_fails() {
         .unwrap_err()
         .to_string();
     assert!(error.starts_with("picture 1: not a picture"), "{error}");
+    let each = task.run_each([&good, &b"nothing".to_vec(), &good]).unwrap();
+    let alone = task.run(&good).unwrap();
+    assert!(matches!(&each[0], Ok(vector) if *vector == alone));
+    assert!(matches!(&each[1], Err(Error::Image { name, .. }) if name == "picture 1"));
+    assert!(matches!(&each[2], Ok(vector) if *vector == alone));
     let error = task.run("/no/such/file.png").unwrap_err().to_string();
     assert!(error.contains("/no/such/file.png"), "{error}");
     let path = directory.path().join("config.json");

@@ -1,13 +1,14 @@
 //! Texts from the arguments, a file or standard input, a block at a time.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::Failure;
+use crate::output::{BadInputs, chain};
 
 /// How many lines are run together: enough for batches of one length, few enough that answers flow.
 const BLOCK: usize = 256;
@@ -23,21 +24,65 @@ pub(crate) struct Input {
     file: Option<PathBuf>,
 }
 
+/// An answer, or what is wrong with its input.
+pub(crate) type Answered<A> = Result<A, Failure>;
+
 impl Input {
     /// Runs all texts in blocks, in order, and prints each block's answers, with a progress bar on a
     /// terminal.
+    ///
+    /// `run` answers each text, or says what is wrong with it; an error of its own ends everything. Bad texts, and
+    /// lines that are no text, are named as they come, and the others answered.
     pub(crate) fn for_each_block<A>(
         self,
-        mut run: impl FnMut(&[String]) -> Result<Vec<A>, Failure>,
-        mut print: impl FnMut(&[String], Vec<A>) -> Result<(), Failure>,
+        json: bool,
+        mut run: impl FnMut(&[String]) -> Result<Vec<Answered<A>>, Failure>,
+        mut print: impl FnMut(&mut dyn Write, &[String], Vec<A>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let mut block = |texts: &[String], bar: &ProgressBar| {
-            let answers = run(texts)?;
+        let mut bad = BadInputs::new(json);
+        let mut inputs = 0;
+        let mut block = |lines: &[Line], bar: &ProgressBar| {
+            inputs += lines.len();
+            let texts: Vec<String> = lines.iter().filter_map(Line::text).collect();
+            let answers = if texts.is_empty() {
+                Vec::new()
+            } else {
+                run(&texts)?
+            };
+            let mut answers = texts.into_iter().zip(answers);
             // The bar would stand between the answers when both go to the terminal.
-            bar.suspend(|| print(texts, answers))
+            bar.suspend(|| -> Result<(), Failure> {
+                let mut out = io::stdout().lock();
+                let (mut good, mut answered) = (Vec::new(), Vec::new());
+                for line in lines {
+                    let (name, error) = match &line.text {
+                        Err(reason) => (line.place.clone(), reason.clone().into()),
+                        Ok(_) => match answers.next() {
+                            Some((text, Ok(answer))) => {
+                                good.push(text);
+                                answered.push(answer);
+                                continue;
+                            }
+                            Some((text, Err(error))) => (text, error),
+                            None => continue,
+                        },
+                    };
+                    // In JSON each answer stands where its input stood.
+                    if json {
+                        print(&mut out, &good, std::mem::take(&mut answered))?;
+                        good.clear();
+                    }
+                    bad.add(&mut out, &name, &*line.locate(error))?;
+                }
+                print(&mut out, &good, answered)?;
+                out.flush()?;
+                Ok(())
+            })
         };
         if !self.texts.is_empty() {
-            return block(&self.texts, &ProgressBar::hidden());
+            let lines: Vec<Line> = self.texts.into_iter().map(Line::argument).collect();
+            block(&lines, &ProgressBar::hidden())?;
+            return bad.finish(inputs);
         }
         match self.file {
             Some(path) => {
@@ -49,7 +94,7 @@ impl Input {
                     &name,
                     &progress(size),
                     &mut block,
-                )
+                )?;
             }
             None => {
                 let bar = if io::stdin().is_terminal() {
@@ -57,8 +102,59 @@ impl Input {
                 } else {
                     progress(None)
                 };
-                read(&mut io::stdin().lock(), "standard input", &bar, &mut block)
+                read(&mut io::stdin().lock(), "standard input", &bar, &mut block)?;
             }
+        }
+        bad.finish(inputs)
+    }
+}
+
+/// Runs the texts that `prepare` takes; what is wrong with the others stands in their answers' places.
+pub(crate) fn run_good<'a, I, A>(
+    texts: &'a [String],
+    prepare: impl Fn(&'a str) -> Result<I, Failure>,
+    run: impl FnOnce(Vec<I>) -> Result<Vec<A>, Failure>,
+) -> Result<Vec<Answered<A>>, Failure> {
+    let (mut good, mut places) = (Vec::new(), Vec::new());
+    for text in texts {
+        places.push(prepare(text).map(|input| good.push(input)));
+    }
+    let mut answers = match good.is_empty() {
+        true => Vec::new(),
+        false => run(good)?,
+    }
+    .into_iter();
+    let place = |place: Result<(), Failure>| match place {
+        Ok(()) => answers.next().ok_or_else(|| "has no answer".into()),
+        Err(error) => Err(error),
+    };
+    Ok(places.into_iter().map(place).collect())
+}
+
+/// A text, or why there is none.
+struct Line {
+    text: Result<String, String>,
+    /// The file and the line; nothing of an argument.
+    place: String,
+}
+
+impl Line {
+    fn argument(text: String) -> Self {
+        Self {
+            text: Ok(text),
+            place: String::new(),
+        }
+    }
+
+    fn text(&self) -> Option<String> {
+        self.text.as_ref().ok().cloned()
+    }
+
+    /// Says where the line stands.
+    fn locate(&self, error: Failure) -> Failure {
+        match &self.place[..] {
+            "" => error,
+            place => format!("{place}: {}", chain(&*error)).into(),
         }
     }
 }
@@ -80,7 +176,7 @@ fn progress(size: Option<u64>) -> ProgressBar {
 }
 
 /// Runs a block of texts and prints its answers.
-type Block<'a> = dyn FnMut(&[String], &ProgressBar) -> Result<(), Failure> + 'a;
+type Block<'a> = dyn FnMut(&[Line], &ProgressBar) -> Result<(), Failure> + 'a;
 
 fn read(
     reader: &mut dyn BufRead,
@@ -90,9 +186,8 @@ fn read(
 ) -> Result<(), Failure> {
     let mut block = Vec::new();
     let (mut lines, mut read) = (0_u64, 0_u64);
-    let mut bytes = Vec::new();
     loop {
-        bytes.clear();
+        let mut bytes = Vec::new();
         let count = reader
             .read_until(b'\n', &mut bytes)
             .map_err(|error| format!("{name}: {error}"))?;
@@ -104,13 +199,14 @@ fn read(
             if bytes.ends_with(b"\r") {
                 bytes.pop();
             }
-            let text = std::str::from_utf8(&bytes).map_err(|error| {
-                let column = error.valid_up_to() + 1;
-                format!(
-                    "{name}: line {lines}, byte {column} is not UTF-8; convert the text to UTF-8"
-                )
-            })?;
-            block.push(text.to_owned());
+            let text = String::from_utf8(bytes).map_err(|error| {
+                let column = error.utf8_error().valid_up_to() + 1;
+                format!("byte {column} is not UTF-8; convert the text to UTF-8")
+            });
+            block.push(Line {
+                text,
+                place: format!("{name}: line {lines}"),
+            });
             read += count as u64;
         }
         if block.len() == BLOCK || (count == 0 && !block.is_empty()) {

@@ -2,14 +2,22 @@
 #![allow(clippy::print_stderr)]
 
 use std::error::Error;
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
 use crate::Failure;
 
-/// Prints an error and what it came from, where that is not in its text already.
-pub(crate) fn error(error: &dyn Error) {
+/// Prints an error and what it came from, unless it has been printed already.
+pub(crate) fn error(error: &(dyn Error + 'static)) {
+    if !error.is::<Reported>() {
+        eprintln!("error: {}", chain(error));
+    }
+}
+
+/// An error and its causes, as far as they are not in its text already.
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -19,7 +27,58 @@ pub(crate) fn error(error: &dyn Error) {
         }
         source = cause.source();
     }
-    eprintln!("error: {text}");
+    text
+}
+
+/// The only input was bad, which standard error has heard.
+#[derive(Debug)]
+struct Reported;
+
+impl fmt::Display for Reported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the input has no answer")
+    }
+}
+
+impl Error for Reported {}
+
+/// Inputs of a command that cannot be answered. The others are, and the command fails in the end.
+pub(crate) struct BadInputs {
+    json: bool,
+    count: usize,
+}
+
+impl BadInputs {
+    /// None so far, in a command that prints JSON or text.
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json, count: 0 }
+    }
+
+    /// Names a bad input: one line on standard error and, among answers in JSON, an object in its answer's place.
+    pub(crate) fn add(
+        &mut self,
+        out: &mut dyn Write,
+        input: &str,
+        error: &dyn Error,
+    ) -> Result<(), Failure> {
+        self.count += 1;
+        let text = chain(error);
+        if self.json {
+            json_line(out, &serde_json::json!({"input": input, "error": text}))?;
+        }
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        eprintln!("error: {}", lines.join("; "));
+        Ok(())
+    }
+
+    /// Fails if there was any among all `inputs`.
+    pub(crate) fn finish(self, inputs: usize) -> Result<(), Failure> {
+        match self.count {
+            0 => Ok(()),
+            1 if inputs == 1 => Err(Reported.into()),
+            count => Err(format!("{count} of {inputs} inputs could not be answered").into()),
+        }
+    }
 }
 
 /// Lets the libraries' warnings through to people and logs alike.

@@ -1,6 +1,6 @@
 //! `salamander run TASK`.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -14,7 +14,7 @@ use salamander::tasks::{
 };
 use serde::Serialize;
 
-use crate::input::Input;
+use crate::input::{Answered, Input, run_good};
 use crate::output::{excerpt, json_line, remark, table};
 use crate::{DeviceArgument, Failure};
 
@@ -86,27 +86,33 @@ impl Common {
     /// Answers block by block, as objects or as rows.
     fn answer<A, J: Serialize>(
         self,
-        run: impl FnMut(&[String]) -> Result<Vec<A>, Failure>,
+        run: impl FnMut(&[String]) -> Result<Vec<Answered<A>>, Failure>,
         object: impl Fn(A) -> J,
         rows_of: impl Fn(&str, A) -> Vec<Vec<String>>,
     ) -> Result<(), Failure> {
         let json = self.json;
-        let print = |texts: &[String], answers: Vec<A>| {
-            let mut out = io::stdout().lock();
+        let print = |out: &mut dyn Write, texts: &[String], answers: Vec<A>| {
             if json {
                 for answer in answers {
-                    json_line(&mut out, &object(answer))?;
+                    json_line(out, &object(answer))?;
                 }
             } else {
                 let rows = texts.iter().zip(answers);
                 let rows = rows.flat_map(|(text, answer)| rows_of(text, answer));
-                table(&mut out, &rows.collect::<Vec<_>>())?;
+                table(out, &rows.collect::<Vec<_>>())?;
             }
-            out.flush()?;
             Ok(())
         };
-        self.input.for_each_block(run, print)
+        self.input.for_each_block(json, run, print)
     }
+}
+
+/// The answers of a task, whose bad inputs end nothing.
+fn each<A>(answers: Vec<Result<A, salamander::Error>>) -> Result<Vec<Answered<A>>, Failure> {
+    let answers = answers.into_iter();
+    Ok(answers
+        .map(|answer| answer.map_err(Failure::from))
+        .collect())
 }
 
 /// A line as a text, or as a pair split at the tab.
@@ -171,15 +177,11 @@ impl Classify {
         let (pairs, several) = (self.pairs, self.top_k != 1);
         self.common.answer(
             |texts| {
-                let inputs = texts.iter().map(|text| {
-                    if pairs {
-                        Ok(TextInput::from(pair(text, "its two texts")?))
-                    } else {
-                        Ok(TextInput::from(text))
-                    }
-                });
-                let inputs: Vec<TextInput<'_>> = inputs.collect::<Result<_, Failure>>()?;
-                Ok(task.run_batch(inputs)?)
+                let prepare = |text| match pairs {
+                    true => Ok(TextInput::from(pair(text, "its two texts")?)),
+                    false => Ok(TextInput::from(text)),
+                };
+                run_good(texts, prepare, |inputs| Ok(task.run_batch(inputs)?))
             },
             |labels| Classified {
                 best: labels.first().cloned(),
@@ -248,7 +250,7 @@ impl Tag {
         };
         let task = TokenClassification::open(&self.common.model, &device)?.with_options(options)?;
         self.common.answer(
-            |texts| Ok(task.run_batch(texts)?),
+            |texts| run_good(texts, Ok, |texts| Ok(task.run_batch(&texts)?)),
             |entities| Tagged { entities },
             |text, entities| {
                 let mut rows = vec![vec![excerpt(text)]];
@@ -290,7 +292,7 @@ impl Mask {
         };
         let task = FillMask::open(&self.common.model, &device)?.with_options(options)?;
         self.common.answer(
-            |texts| Ok(task.run_batch(texts)?),
+            |texts| run_good(texts, Ok, |texts| Ok(task.run_batch(&texts)?)),
             |masks| Filled { masks },
             |_, masks| {
                 let fills = masks.into_iter().flatten();
@@ -332,7 +334,7 @@ pub(crate) struct Ask {
 }
 
 #[derive(Serialize)]
-struct Answered {
+struct Found {
     #[serde(flatten)]
     best: Option<Answer>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -354,12 +356,10 @@ impl Ask {
         let several = self.top_k != 1;
         self.common.answer(
             |lines| {
-                let inputs = lines
-                    .iter()
-                    .map(|line| pair(line, "the question and its context"));
-                Ok(task.run_batch(&inputs.collect::<Result<Vec<_>, _>>()?)?)
+                let prepare = |line| pair(line, "the question and its context");
+                run_good(lines, prepare, |inputs| Ok(task.run_batch(&inputs)?))
             },
-            |answers| Answered {
+            |answers| Found {
                 best: answers.first().cloned(),
                 answers: if several { answers } else { Vec::new() },
             },
@@ -407,7 +407,7 @@ impl Embed {
         };
         let task = TextEmbedding::open(&self.common.model, &device)?.with_options(options)?;
         self.common.answer(
-            |texts| Ok(task.run_batch(texts)?),
+            |texts| run_good(texts, Ok, |texts| Ok(task.run_batch(&texts)?)),
             |embedding| Embedded { embedding },
             vector_rows,
         )
@@ -460,7 +460,7 @@ impl Recognize {
         let task = task.with_options(options);
         let several = self.top_k != 1;
         self.common.answer(
-            |paths| Ok(task.run_batch(paths)?),
+            |paths| each(task.run_each(paths)?),
             |labels| Classified {
                 best: labels.first().cloned(),
                 labels: if several { labels } else { Vec::new() },
@@ -494,7 +494,7 @@ impl EmbedImage {
         };
         let task = task.with_options(options);
         self.common.answer(
-            |paths| Ok(task.run_batch(paths)?),
+            |paths| each(task.run_each(paths)?),
             |embedding| Embedded { embedding },
             vector_rows,
         )

@@ -139,7 +139,29 @@ fn image_tasks_take_paths() {
     assert_eq!(vector[0]["embedding"].as_array().unwrap().len(), 12);
 
     let run = ["run", "image-classification", "--model", model];
-    let text = fails(&[&run[..], &["/no/such/picture.png"]].concat(), b"");
+    let nowhere = "/no/such/picture.png";
+    for run in [&run[..], &["run", "image-embedding", "--model", model]] {
+        let json = [run, &["--json", &files[0], nowhere, &files[2]]].concat();
+        let output = salamander(&json, b"");
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8(output.stderr).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].contains(nowhere), "{text}");
+        assert_eq!(lines[1], "error: 1 of 3 inputs could not be answered");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        let lines: Vec<Value> = lines.collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[1]["input"], nowhere);
+        assert!(lines[1]["error"].as_str().unwrap().contains("No such file"));
+        for index in [0, 2] {
+            let alone = objects(&[run, &["--json", &files[index]]].concat(), "");
+            assert_eq!(lines[index], alone[0]);
+        }
+    }
+    let text = fails(&[&run[..], &[nowhere]].concat(), b"");
+    assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains("/no/such/picture.png"), "{text}");
     let config = directory.path().join("config.json");
     let text = fails(&[&run[..], &[config.to_str().unwrap()]].concat(), b"");
@@ -278,9 +300,24 @@ fn bad_input_is_an_error_that_says_where() {
     let run = ["run", "text-classification", "--model", model];
     let text = fails(&run, b"fine\nnot \xff\xfe fine\n");
     assert!(
-        text.contains("standard input: line 2, byte 5 is not UTF-8"),
+        text.contains("standard input: line 2: byte 5 is not UTF-8"),
         "{text}"
     );
+    let output = salamander(&[&run[..], &["--json"]].concat(), b"a\n\xff\nb\n");
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3);
+    let bad: Value = serde_json::from_str(lines[1]).unwrap();
+    assert_eq!(bad["input"], "standard input: line 2");
+    let good: Value = serde_json::from_str(lines[2]).unwrap();
+    assert!(good["label"].is_string());
+    let pairs = ["--pairs", "one text", "a\tpair"];
+    let output = salamander(&[&run[..], &pairs].concat(), b"");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("\"one text\" has no tab"), "{text}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
     let text = fails(&[&run[..], &["--file", "/no/such/file"]].concat(), b"");
     assert!(text.contains("/no/such/file"), "{text}");
     let text = fails(&[&run[..], &["--pairs", "one text"]].concat(), b"");

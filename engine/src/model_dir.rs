@@ -161,7 +161,11 @@ impl ModelDir {
     /// # Errors
     /// A field cannot be honoured.
     pub fn common_config(&self, config: &Value) -> Result<PretrainedConfig, Error> {
-        PretrainedConfig::parse(config).map_err(Error::config(&self.path))
+        let common = PretrainedConfig::parse(config).map_err(Error::config(&self.path))?;
+        if let Some(remark) = common.remark() {
+            tracing::warn!(model = %self.path.display(), "{remark}");
+        }
+        Ok(common)
     }
 
     /// The weights, under PyTorch's names and in its layouts.

@@ -193,7 +193,17 @@ pub fn open(
         ConfigError::new("model_type", reason)
     })?;
     let checkpoint = &checkpoint.clone().in_pytorch_layout();
-    (architecture.load)(config, class.name, checkpoint, device)
+    let loaded = (architecture.load)(config, class.name, checkpoint, device);
+    loaded.map_err(|error| explained(error, &common, checkpoint))
+}
+
+/// An error that blames the classifier's weights for what the configuration says of classes blames that instead.
+fn explained(error: LoadError, common: &PretrainedConfig, checkpoint: &Checkpoint) -> LoadError {
+    let explanation = match &error {
+        LoadError::Keys(report) => common.explain(report, checkpoint),
+        _ => None,
+    };
+    explanation.map_or(error, LoadError::Config)
 }
 
 /// Builds and fills a class by its name, or by default the one that `architectures` names first, or the
@@ -228,6 +238,7 @@ pub fn open_class(
         }
     };
     let checkpoint = checkpoint.clone().in_pytorch_layout();
-    let model = (architecture.load)(config, class.name, &checkpoint, device)?;
+    let model = (architecture.load)(config, class.name, &checkpoint, device);
+    let model = model.map_err(|error| explained(error, &common, &checkpoint))?;
     Ok((class.name, model))
 }

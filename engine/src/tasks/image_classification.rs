@@ -104,16 +104,49 @@ impl ImageClassification {
         I::Item: Into<ImageInput<'a>>,
     {
         let inputs: Vec<ImageInput<'a>> = inputs.into_iter().map(Into::into).collect();
+        self.answers(&inputs, true)?.into_iter().collect()
+    }
+
+    /// The same, where a bad picture does not keep the others from their answers: an error stands in place of its own.
+    ///
+    /// # Errors
+    /// The device fails, or the network's outputs are not the task's.
+    pub fn run_each<'a, I>(&self, inputs: I) -> Result<Vec<Result<Vec<Label>, Error>>, Error>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput<'a>>,
+    {
+        let inputs: Vec<ImageInput<'a>> = inputs.into_iter().map(Into::into).collect();
+        self.answers(&inputs, false)
+    }
+
+    /// The answers in order; the first bad picture may end it all.
+    fn answers(
+        &self,
+        inputs: &[ImageInput<'_>],
+        all_or_none: bool,
+    ) -> Result<Vec<Result<Vec<Label>, Error>>, Error> {
         let mut answers = Ordered::new(inputs.len());
-        self.model.forward(&inputs, |batch, mut outputs| {
+        let mut refused = Vec::new();
+        let refuse = |index, error| match all_or_none {
+            true => Err(error),
+            false => {
+                refused.push((index, error));
+                Ok(())
+            }
+        };
+        self.model.forward(inputs, refuse, |batch, mut outputs| {
             let mut logits = Rows::take(&mut outputs, "logits", batch.len(), self.device())?;
             let (function, top_k) = (self.options.function, self.options.top_k);
             for (row, &index) in batch.iter().enumerate() {
                 let answer = self.classes.answer(logits.row(row), function, top_k);
-                answers.put(index, answer);
+                answers.put(index, Ok(answer));
             }
             Ok(())
         })?;
+        for (index, error) in refused {
+            answers.put(index, Err(error));
+        }
         Ok(answers.finish())
     }
 }

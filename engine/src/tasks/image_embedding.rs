@@ -95,8 +95,38 @@ impl ImageEmbedding {
         I::Item: Into<ImageInput<'a>>,
     {
         let inputs: Vec<ImageInput<'a>> = inputs.into_iter().map(Into::into).collect();
+        self.answers(&inputs, true)?.into_iter().collect()
+    }
+
+    /// The same, where a bad picture does not keep the others from their answers: an error stands in place of its own.
+    ///
+    /// # Errors
+    /// The device fails, or the network's outputs are not the task's.
+    pub fn run_each<'a, I>(&self, inputs: I) -> Result<Vec<Result<Vec<f32>, Error>>, Error>
+    where
+        I: IntoIterator,
+        I::Item: Into<ImageInput<'a>>,
+    {
+        let inputs: Vec<ImageInput<'a>> = inputs.into_iter().map(Into::into).collect();
+        self.answers(&inputs, false)
+    }
+
+    /// The answers in order; the first bad picture may end it all.
+    fn answers(
+        &self,
+        inputs: &[ImageInput<'_>],
+        all_or_none: bool,
+    ) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
         let mut answers = Ordered::new(inputs.len());
-        self.model.forward(&inputs, |batch, mut outputs| {
+        let mut refused = Vec::new();
+        let refuse = |index, error| match all_or_none {
+            true => Err(error),
+            false => {
+                refused.push((index, error));
+                Ok(())
+            }
+        };
+        self.model.forward(inputs, refuse, |batch, mut outputs| {
             if let Some(pooled) = outputs.remove("pooler_output") {
                 outputs = outputs.with("vector", pooled);
             } else if let Some(hidden) = outputs.remove("last_hidden_state")
@@ -111,10 +141,13 @@ impl ImageEmbedding {
                 if self.options.normalize {
                     normalize(&mut vector);
                 }
-                answers.put(index, vector);
+                answers.put(index, Ok(vector));
             }
             Ok(())
         })?;
+        for (index, error) in refused {
+            answers.put(index, Err(error));
+        }
         Ok(answers.finish())
     }
 }

@@ -109,27 +109,30 @@ impl ImageModel {
     }
 
     /// Runs the network over all pictures, and hands each batch's outputs over with the indices of its
-    /// pictures.
+    /// pictures. Pictures that cannot be answered go to `refuse`, which may end it all.
     pub(super) fn forward(
         &self,
         inputs: &[ImageInput<'_>],
+        refuse: impl FnMut(usize, Error) -> Result<(), Error>,
         take: impl FnMut(&[usize], Outputs) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.device.attempt(|| self.batches(inputs, take))
+        self.device.attempt(|| self.batches(inputs, refuse, take))
     }
 
     fn batches(
         &self,
         inputs: &[ImageInput<'_>],
+        mut refuse: impl FnMut(usize, Error) -> Result<(), Error>,
         mut take: impl FnMut(&[usize], Outputs) -> Result<(), Error>,
     ) -> Result<(), Error> {
         for (chunk, inputs) in inputs.chunks(BATCH).enumerate() {
-            let indices = chunk * BATCH..;
-            let prepared = indices.zip(inputs).map(|(index, input)| {
-                let pixels = self.prepare(index, *input)?;
-                Ok((index, pixels))
-            });
-            let mut rest: Vec<(usize, Pixels)> = prepared.collect::<Result<_, Error>>()?;
+            let mut rest: Vec<(usize, Pixels)> = Vec::with_capacity(inputs.len());
+            for (index, input) in (chunk * BATCH..).zip(inputs) {
+                match self.prepare(index, *input) {
+                    Ok(pixels) => rest.push((index, pixels)),
+                    Err(error) => refuse(index, error)?,
+                }
+            }
             // Pictures that are not cropped may keep their proportions.
             while let Some((_, first)) = rest.first() {
                 let size = (first.height, first.width);
@@ -140,7 +143,15 @@ impl ImageModel {
                 let values: Vec<f32> = batch.into_iter().flat_map(|(_, p)| p.values).collect();
                 let data = TensorData::new(values, [indices.len(), 3, size.0, size.1]);
                 let inputs = Inputs::new().with("pixel_values", data);
-                take(&indices, self.device.forward(&*self.model, inputs)?)?;
+                match self.device.forward(&*self.model, inputs) {
+                    Ok(outputs) => take(&indices, outputs)?,
+                    // The network does not take pictures of that size.
+                    Err(error) => {
+                        for index in indices {
+                            refuse(index, error.clone().into())?;
+                        }
+                    }
+                }
                 rest = later;
             }
         }
@@ -156,11 +167,15 @@ impl ImageModel {
         };
         let image = Image::new(SIDE, SIDE, vec![0; 3 * SIDE * SIDE]).map_err(refuse)?;
         warm_up(|| {
-            self.forward(&[ImageInput::Image(&image)], |_, outputs| {
-                let read = outputs.try_into_data();
-                read.map_err(|error| self.device.failure(&error.to_string()))?;
-                Ok(())
-            })
+            self.forward(
+                &[ImageInput::Image(&image)],
+                |_, error| Err(error),
+                |_, outputs| {
+                    let read = outputs.try_into_data();
+                    read.map_err(|error| self.device.failure(&error.to_string()))?;
+                    Ok(())
+                },
+            )
         })
     }
 
