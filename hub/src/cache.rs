@@ -24,7 +24,8 @@ pub(crate) struct Repository {
 
 impl Repository {
     pub(crate) fn new(cache: &Path, id: &ModelId) -> Self {
-        Self::named(cache, &format!("models--{}--{}", id.owner, id.name))
+        let segments = ["models"].into_iter().chain(id.segments());
+        Self::named(cache, &segments.collect::<Vec<_>>().join("--"))
     }
 
     fn named(cache: &Path, name: &str) -> Self {
@@ -290,7 +291,7 @@ impl Hub {
     /// # Errors
     /// The cache does not have it, or its files cannot be removed.
     pub fn remove(&self, id: &str) -> Result<u64, Error> {
-        let parsed = ModelId::parse(id)?;
+        let parsed = ModelId::parse(id, &self.endpoint)?;
         let repository = Repository::new(&self.cache, &parsed);
         let io = |path: &Path| Error::io(id, path);
         let not_cached = || Error::NotCached {
@@ -399,7 +400,7 @@ impl Hub {
     /// # Errors
     /// The cache does not have the model, a file cannot be read, or it was cancelled.
     pub fn verify(&self, id: &str) -> Result<Vec<VerifiedFile>, Error> {
-        let parsed = ModelId::parse(id)?;
+        let parsed = ModelId::parse(id, &self.endpoint)?;
         let repository = Repository::new(&self.cache, &parsed);
         let not_cached = || Error::NotCached {
             id: id.to_owned(),
@@ -446,7 +447,7 @@ impl Hub {
     /// As [`verify`](Self::verify) and [`fetch`](Self::fetch).
     pub fn repair(&self, id: &str) -> Result<Vec<VerifiedFile>, Error> {
         let verified = self.verify(id)?;
-        let parsed = ModelId::parse(id)?;
+        let parsed = ModelId::parse(id, &self.endpoint)?;
         let repository = Repository::new(&self.cache, &parsed);
         let mut again: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for file in &verified {
@@ -464,7 +465,7 @@ impl Hub {
             }
         }
         for (commit, files) in again {
-            let id = format!("{}/{}@{commit}", parsed.owner, parsed.name);
+            let id = format!("{}@{commit}", parsed.repository());
             self.fetch_files(&id, &files)?;
         }
         Ok(verified)

@@ -7,12 +7,13 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
 use reqwest::header::{self, HeaderValue};
 use reqwest::{Response, StatusCode, Url};
 use tracing::{debug, info};
 
 use crate::digest::{Algorithm, Digest, Hasher, update_from};
-use crate::http::{Attempts, Client, Fault, Request};
+use crate::http::{Attempts, Client, Encoding, Fault, Request};
 use crate::progress::Event;
 
 /// A file that is wanted.
@@ -75,9 +76,18 @@ struct Partial {
     sum: Sum,
     /// How many bytes are written.
     done: u64,
+    /// Whether the server gives the ranges that are asked for.
+    has_ranges: bool,
 }
 
 impl Partial {
+    fn write(&mut self, bytes: Bytes) -> io::Result<()> {
+        self.file.write_all(&bytes)?;
+        self.done += bytes.len() as u64;
+        self.sum.update(bytes);
+        Ok(())
+    }
+
     fn restart(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.seek(SeekFrom::Start(0))?;
@@ -162,6 +172,7 @@ fn one_copy(client: &Client, wanted: &Wanted<'_>, partial: &Path) -> Result<Stri
         file,
         sum: Sum::new(begun, fresh),
         done,
+        has_ranges: true,
     };
     progress.tell(Event::Started {
         file: wanted.name,
@@ -230,43 +241,38 @@ async fn receive(
     copy: &mut Partial,
     validator: &mut Option<String>,
 ) -> Result<bool, Received> {
-    let mut request = Request::new(wanted.url.clone())
-        .authorized(wanted.authorization)
-        // A sum is that of the content as it is stored.
-        .with(header::ACCEPT_ENCODING, "identity");
-    if copy.done > 0 {
-        request = request.with(header::RANGE, &format!("bytes={}-", copy.done));
-        if let Some(validator) = validator {
-            request = request.with(header::IF_RANGE, validator);
-        }
-    }
-    let mut response = match client.attempt(&request).await {
-        Err(Fault::Status(status)) if status.status == 416 && copy.done > 0 => {
-            // The content is shorter than what is here of it, so that is of another one.
-            return Err(Fault::WrongSize {
-                expected: wanted.size.unwrap_or_default(),
-                actual: copy.done,
-            }
-            .into());
-        }
-        other => other?,
-    };
-    let range = content_range(&response);
-    let is_continued = response.status() == StatusCode::PARTIAL_CONTENT
-        && range.is_some_and(|(start, _)| start == copy.done);
-    if !is_continued && copy.done > 0 {
-        // The server does not know ranges, or the content has changed.
+    if copy.done > 0 && !copy.has_ranges {
         copy.restart().map_err(Received::Disk)?;
     }
-    if response.status() == StatusCode::PARTIAL_CONTENT && !is_continued {
-        return Err(Fault::Unexpected {
-            url: wanted.url.to_string(),
-            reason: "another range than the one that was asked for".to_owned(),
+    let mut response = ask(client, wanted, copy.done, validator.as_deref()).await?;
+    let is_range = |response: &Response| response.status() == StatusCode::PARTIAL_CONTENT;
+    if copy.done > 0 && !continues(&response, copy.done) {
+        // The server does not know ranges or gives another one, or the content has changed.
+        copy.restart().map_err(Received::Disk)?;
+        if is_range(&response) {
+            copy.has_ranges = false;
+            debug!(file = wanted.name, "unusable range");
+            response = ask(client, wanted, 0, None).await?;
         }
-        .into());
     }
-    let total = match range {
-        Some((_, total)) if is_continued => total,
+    let unexpected = |reason: String| Fault::Unexpected {
+        url: wanted.url.to_string(),
+        reason,
+    };
+    if is_range(&response) && !continues(&response, copy.done) {
+        return Err(unexpected("another range than the one that was asked for".to_owned()).into());
+    }
+    let mut decoder = match Encoding::of(response.headers()).map_err(unexpected)? {
+        Encoding::Identity => None,
+        // Its ranges would be those of the compressed content.
+        Encoding::Gzip => {
+            copy.has_ranges = false;
+            Some(MultiGzDecoder::new(Vec::new()))
+        }
+    };
+    let total = match content_range(&response) {
+        Some((_, total)) if is_range(&response) => total,
+        _ if decoder.is_some() => None,
         _ => response.content_length(),
     };
     if let (Some(expected), Some(actual)) = (wanted.size, total)
@@ -277,34 +283,94 @@ async fn receive(
     if validator.is_none() {
         *validator = strong_validator(&response);
     }
+    let corrupt = |error: io::Error| unexpected(format!("gzip that cannot be read ({error})"));
     while let Some(chunk) = client
         .unless_cancelled(response.chunk())
         .await?
         .map_err(Fault::Transport)?
     {
-        let done = copy.done + chunk.len() as u64;
-        if let Some(expected) = wanted.size
-            && done > expected
-        {
-            return Err(Fault::WrongSize {
-                expected,
-                actual: done,
+        let content = match &mut decoder {
+            None => chunk,
+            Some(decoder) => {
+                decoder.write_all(&chunk).map_err(corrupt)?;
+                std::mem::take(decoder.get_mut()).into()
             }
-            .into());
+        };
+        receive_content(client, wanted, copy, content)?;
+    }
+    if let Some(mut decoder) = decoder {
+        // An end before its own is a cut.
+        if decoder.try_finish().is_err() {
+            return Ok(false);
         }
-        copy.file.write_all(&chunk).map_err(Received::Disk)?;
-        copy.sum.update(chunk);
-        copy.done = done;
-        client.settings.progress.tell(Event::Advanced {
-            file: wanted.name,
-            done,
-        });
+        receive_content(
+            client,
+            wanted,
+            copy,
+            std::mem::take(decoder.get_mut()).into(),
+        )?;
     }
     match wanted.size.or(total) {
         // A body without a length of its own ends with the connection, so this may be a cut.
         Some(size) if copy.done < size => Ok(false),
         _ => Ok(true),
     }
+}
+
+/// Writes what came of the content, unless there is more than there is to be.
+fn receive_content(
+    client: &Client,
+    wanted: &Wanted<'_>,
+    copy: &mut Partial,
+    content: Bytes,
+) -> Result<(), Received> {
+    let actual = copy.done + content.len() as u64;
+    if let Some(expected) = wanted.size
+        && actual > expected
+    {
+        return Err(Fault::WrongSize { expected, actual }.into());
+    }
+    copy.write(content).map_err(Received::Disk)?;
+    client.settings.progress.tell(Event::Advanced {
+        file: wanted.name,
+        done: copy.done,
+    });
+    Ok(())
+}
+
+/// Asks for the content from a byte on.
+async fn ask(
+    client: &Client,
+    wanted: &Wanted<'_>,
+    from: u64,
+    validator: Option<&str>,
+) -> Result<Response, Received> {
+    let mut request = Request::new(wanted.url.clone()).authorized(wanted.authorization);
+    if from > 0 {
+        request = request.with(header::RANGE, &format!("bytes={from}-"));
+        if let Some(validator) = validator {
+            request = request.with(header::IF_RANGE, validator);
+        }
+    }
+    match client.attempt(&request).await {
+        Err(Fault::Status(status)) if status.status == 416 && from > 0 => {
+            // The content is shorter than what is here of it, so that is of another one.
+            Err(Fault::WrongSize {
+                expected: wanted.size.unwrap_or_default(),
+                actual: from,
+            }
+            .into())
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Whether the answer goes on from that byte.
+fn continues(response: &Response, from: u64) -> bool {
+    let is_plain = matches!(Encoding::of(response.headers()), Ok(Encoding::Identity));
+    response.status() == StatusCode::PARTIAL_CONTENT
+        && is_plain
+        && content_range(response).is_some_and(|(start, _)| start == from)
 }
 
 /// The first byte and the whole length that `Content-Range` names.

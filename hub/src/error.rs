@@ -11,7 +11,9 @@ type Source = Box<dyn StdError + Send + Sync>;
 #[non_exhaustive]
 pub enum Error {
     /// The text is no model id.
-    #[error("`{id}`: no model id: {reason}; write `owner/name` or `owner/name@revision`")]
+    #[error(
+        "`{id}`: no model id: {reason}; write `owner/name`, `owner/name@revision` or the address of the model's page"
+    )]
     InvalidId {
         /// What was asked for.
         id: String,
@@ -108,15 +110,15 @@ pub enum Error {
         /// The file's name.
         name: String,
     },
-    /// The repository has no weights in a format that can be read.
+    /// The repository has no weights in a format and a folder that are read.
     #[error(
-        "`{id}`: the repository has no safetensors, PyTorch, GGUF or NumPy weights ({}); choose another repository or revision, or convert the weights and open the directory",
+        "`{id}`: the repository has no weights where they are looked for, in its root or in `onnx/` ({}); choose another repository or revision, or fetch a folder with `salamander hub download {id} --include 'FOLDER/*'` and open it",
         found(others)
     )]
     NoWeights {
         /// What was asked for.
         id: String,
-        /// The weight files that it has in other formats.
+        /// The weight files that it has in other formats and folders.
         others: Vec<String>,
     },
     /// The repository has several weight files and none is named as the one to take.

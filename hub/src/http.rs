@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::{Duration, SystemTime};
@@ -25,6 +25,8 @@ const FIRST_DELAY: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_millis(100);
 /// The longest answer that is held in memory.
 const LONGEST_ANSWER: u64 = 64 << 20;
+/// How many redirects are followed.
+const MOST_REDIRECTS: usize = 10;
 /// How much is read of an answer that tells a failure.
 const LONGEST_MESSAGE: u64 = 4 << 10;
 
@@ -76,6 +78,13 @@ pub(crate) struct Status {
     /// What it says, on one line.
     pub(crate) message: String,
     pub(crate) retry_after: Option<Duration>,
+}
+
+impl Status {
+    /// Whether the server does not know the address, rather than what it is about: the hub says the latter by a code.
+    pub(crate) fn is_unknown_address(&self) -> bool {
+        self.code.is_none() && matches!(self.status, 400 | 404 | 405 | 410 | 422 | 501)
+    }
 }
 
 impl fmt::Display for Status {
@@ -142,6 +151,8 @@ impl Attempts {
 pub(crate) struct Client {
     runtime: Runtime,
     http: reqwest::Client,
+    /// The same, but redirects are answers.
+    unredirected: reqwest::Client,
     pub(crate) settings: Settings,
 }
 
@@ -154,9 +165,14 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn new(url: Url) -> Self {
+        // Lengths, ranges and sums are those of the content as it is stored.
+        let identity = (
+            header::ACCEPT_ENCODING,
+            HeaderValue::from_static("identity"),
+        );
         Self {
             url,
-            headers: HeaderMap::new(),
+            headers: HeaderMap::from_iter([identity]),
         }
     }
 
@@ -185,14 +201,17 @@ impl Client {
                 path: PathBuf::from("the network"),
                 source,
             })?;
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("salamander/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(settings.timeout)
-            .build()?;
+        let builder = || {
+            reqwest::Client::builder()
+                .user_agent(concat!("salamander/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT_TIMEOUT)
+                .read_timeout(settings.timeout)
+        };
+        let unredirected = builder().redirect(reqwest::redirect::Policy::none());
         Ok(Self {
             runtime,
-            http,
+            http: builder().build()?,
+            unredirected: unredirected.build()?,
             settings,
         })
     }
@@ -209,54 +228,110 @@ impl Client {
             .get(request.url.clone())
             .headers(request.headers.clone())
             .send();
-        let mut response = self.unless_cancelled(sent).await??;
+        let response = self.unless_cancelled(sent).await??;
         let status = response.status();
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);
         }
+        Err(self.refusal(request, response).await)
+    }
+
+    /// What an answer says that tells a failure.
+    async fn refusal(&self, request: &Request, mut response: Response) -> Fault {
+        let status = response.status();
         let header = |name: &str| {
             let value = response.headers().get(name)?;
             Some(one_line(&String::from_utf8_lossy(value.as_bytes())))
         };
         let (code, message) = (header("x-error-code"), header("x-error-message"));
-        let retry_after = header("retry-after").and_then(|value| retry_after(&value));
+        let retry_after = header("retry-after")
+            .and_then(|value| retry_after(&value))
+            .or_else(|| rate_limit_reset(header("ratelimit").as_deref()?));
         let message = match message {
             Some(message) => message,
             None => {
-                let body = self.body(&mut response, LONGEST_MESSAGE).await;
-                body.map_or_else(|_| String::new(), |body| message_of(&body))
+                let body = self.body(&mut response, LONGEST_MESSAGE).await.ok();
+                let body = body.and_then(|body| decoded(response.headers(), body).ok());
+                body.map_or_else(String::new, |body| message_of(&body))
             }
         };
-        Err(Fault::Status(Status {
+        Fault::Status(Status {
             url: request.url.to_string(),
             status: status.as_u16(),
             code,
             message,
             retry_after,
-        }))
+        })
     }
 
     /// The answer, asked for again where that may help.
     pub(crate) fn get(&self, what: &str, request: &Request) -> Result<Answer, Fault> {
+        self.again(what, async || {
+            let mut response = self.attempt(request).await?;
+            let unexpected = |reason| Fault::Unexpected {
+                url: request.url.to_string(),
+                reason,
+            };
+            let content = self.body(&mut response, LONGEST_ANSWER).await?;
+            let content = decoded(response.headers(), content).map_err(unexpected)?;
+            if content.len() as u64 >= LONGEST_ANSWER {
+                return Err(unexpected(format!("more than {LONGEST_ANSWER} bytes")));
+            }
+            Ok(Answer {
+                url: request.url.clone(),
+                status: response.status().as_u16(),
+                headers: response.headers().clone(),
+                content,
+            })
+        })
+    }
+
+    /// The headers that tell of a content, of the first of the answers to `HEAD` that `is_enough`, or the last one;
+    /// redirects lead from one to the next.
+    pub(crate) fn head(
+        &self,
+        what: &str,
+        request: &Request,
+        is_enough: impl Fn(&HeaderMap) -> bool,
+    ) -> Result<HeaderMap, Fault> {
+        self.again(what, async || {
+            let mut request = request.clone();
+            for _ in 0..MOST_REDIRECTS {
+                let sent = self.unredirected.head(request.url.clone());
+                let sent = sent.headers(request.headers.clone()).send();
+                let response = self.unless_cancelled(sent).await??;
+                let headers = response.headers();
+                if is_enough(headers) || response.status().is_success() {
+                    return Ok(headers.clone());
+                }
+                let next = headers
+                    .get(header::LOCATION)
+                    .filter(|_| response.status().is_redirection())
+                    .and_then(|location| request.url.join(location.to_str().ok()?).ok());
+                let Some(next) = next else {
+                    return Err(self.refusal(&request, response).await);
+                };
+                if next.origin() != request.url.origin() {
+                    request.headers.remove(header::AUTHORIZATION);
+                }
+                request.url = next;
+            }
+            Err(Fault::Unexpected {
+                url: request.url.to_string(),
+                reason: "redirects without an end".to_owned(),
+            })
+        })
+    }
+
+    /// What attempts come to, which are made again where that may help.
+    fn again<T>(
+        &self,
+        what: &str,
+        attempt: impl AsyncFn() -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         let mut attempts = Attempts::new(&self.settings);
         loop {
-            let answer = self.block_on(async {
-                let mut response = self.attempt(request).await?;
-                let content = self.body(&mut response, LONGEST_ANSWER).await?;
-                if content.len() as u64 >= LONGEST_ANSWER {
-                    return Err(Fault::Unexpected {
-                        url: request.url.to_string(),
-                        reason: format!("more than {LONGEST_ANSWER} bytes"),
-                    });
-                }
-                Ok(Answer {
-                    url: request.url.clone(),
-                    status: response.status().as_u16(),
-                    headers: response.headers().clone(),
-                    content,
-                })
-            });
-            match answer {
+            match self.block_on(attempt()) {
                 Ok(answer) => return Ok(answer),
                 Err(fault) => {
                     let delay = attempts.after(fault)?;
@@ -344,6 +419,60 @@ impl Answer {
     }
 }
 
+/// How a body is encoded for its transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Identity,
+    Gzip,
+}
+
+impl Encoding {
+    /// Servers and proxies compress although it was not asked for.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, String> {
+        let value = headers.get(header::CONTENT_ENCODING);
+        let name = value.map_or(&b""[..], HeaderValue::as_bytes);
+        match name.to_ascii_lowercase().as_slice() {
+            b"" | b"identity" => Ok(Self::Identity),
+            b"gzip" | b"x-gzip" => Ok(Self::Gzip),
+            other => Err(format!(
+                "a content compressed by `{}`, which was not asked for",
+                one_line(&String::from_utf8_lossy(other))
+            )),
+        }
+    }
+}
+
+/// The content of a body, cut off where an answer is too long.
+fn decoded(headers: &HeaderMap, body: Vec<u8>) -> Result<Vec<u8>, String> {
+    match Encoding::of(headers)? {
+        Encoding::Identity => Ok(body),
+        Encoding::Gzip => {
+            let mut content = Vec::new();
+            flate2::read::MultiGzDecoder::new(&body[..])
+                .take(LONGEST_ANSWER)
+                .read_to_end(&mut content)
+                .map_err(|error| format!("gzip that cannot be read ({error})"))?;
+            Ok(content)
+        }
+    }
+}
+
+/// How long until an exhausted limit is reset, by the field `RateLimit` (draft-ietf-httpapi-ratelimit-headers):
+/// `"api";r=0;t=271` names a policy, what remains of it and the seconds until there is more.
+fn rate_limit_reset(value: &str) -> Option<Duration> {
+    let of_policy = |policy: &str| {
+        let parameter = |name: &str| {
+            let parameters = policy.split(';').skip(1);
+            let mut found =
+                parameters.filter_map(|part| part.trim().strip_prefix(name)?.strip_prefix('='));
+            found.next()?.trim().parse::<u64>().ok()
+        };
+        (parameter("r")? == 0).then(|| parameter("t")).flatten()
+    };
+    let seconds = value.split(',').filter_map(of_policy).max()?;
+    Some(Duration::from_secs(seconds))
+}
+
 /// Seconds, or a date.
 fn retry_after(value: &str) -> Option<Duration> {
     if let Ok(seconds) = value.trim().parse() {
@@ -384,7 +513,7 @@ pub(crate) fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 mod tests {
     use std::time::{Duration, SystemTime};
 
-    use super::{message_of, retry_after};
+    use super::{message_of, rate_limit_reset, retry_after};
 
     #[test]
     fn a_time_to_come_back_is_seconds_or_a_date() {
@@ -398,6 +527,20 @@ mod tests {
         );
         assert_eq!(retry_after("soon"), None);
         assert_eq!(retry_after("-1"), None);
+    }
+
+    #[test]
+    fn a_rate_limit_says_when_it_is_reset() {
+        for (value, seconds) in [
+            (r#""api";r=0;t=271"#, Some(271)),
+            (r#""api"; r=0; t=2, "pages";r=0;t=9"#, Some(9)),
+            (r#""api";r=5;t=2"#, None),
+            (r#""api";r=0"#, None),
+            ("soon", None),
+        ] {
+            let expected = seconds.map(Duration::from_secs);
+            assert_eq!(rate_limit_reset(value), expected, "{value}");
+        }
     }
 
     #[test]

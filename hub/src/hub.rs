@@ -164,7 +164,7 @@ impl Hub {
     /// # Errors
     /// The hub does not have the model or does not give it; offline, if the cache has no listing of it.
     pub fn show(&self, id: &str) -> Result<Value, Error> {
-        let id = ModelId::parse(id)?;
+        let id = ModelId::parse(id, &self.endpoint)?;
         let repository = Repository::new(&self.cache, &id);
         let (commit, tree, hub) = if self.offline {
             let commit = repository.commit(&id.revision);
@@ -201,7 +201,7 @@ impl Hub {
             })
             .collect();
         Ok(json!({
-            "id": format!("{}/{}", id.owner, id.name),
+            "id": id.repository(),
             "revision": id.revision,
             "commit": commit,
             "files": files,
@@ -210,7 +210,7 @@ impl Hub {
     }
 
     fn get(&self, text: &str, want: Want<'_>, is_update: bool) -> Result<PathBuf, Error> {
-        let mut id = ModelId::parse(text)?;
+        let mut id = ModelId::parse(text, &self.endpoint)?;
         let pinned = self.pinned(&id)?;
         if let Some(pinned) = &pinned {
             if is_update {
@@ -326,15 +326,16 @@ impl Hub {
         want: Want<'_>,
     ) -> Result<(String, Vec<String>), Error> {
         let remote = Remote::new(self, &id.text, self.settings(&self.cancel))?;
-        let commit = remote.commit(id)?;
+        let (place, commit) = remote.locate(id)?;
         let tree = match repository.tree(&commit) {
             Some(tree) => tree,
-            None => remote.tree(id, &commit)?,
+            None => remote.tree(&place, &commit)?,
         };
         debug!(id = id.text, commit, files = tree.len(), "listed");
         let fetch = Fetch {
             hub: self,
             id,
+            place: &place,
             repository,
             commit: &commit,
             tree: &tree,
@@ -395,6 +396,8 @@ impl Hub {
 struct Fetch<'a> {
     hub: &'a Hub,
     id: &'a ModelId,
+    /// The id under which the hub has the files.
+    place: &'a ModelId,
     repository: &'a Repository,
     commit: &'a str,
     tree: &'a Tree,
@@ -478,7 +481,7 @@ impl Fetch<'_> {
             info!(id, file = name, bytes = entry.size(), "fetching");
             let wanted = Wanted {
                 name,
-                url: remote.file(self.id, self.commit, name),
+                url: remote.file(self.place, self.commit, name),
                 authorization: remote.authorization.as_ref(),
                 size: Some(entry.size()),
                 digest: entry.digest(),

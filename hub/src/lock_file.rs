@@ -41,8 +41,7 @@ pub struct LockedModel {
 
 impl LockedModel {
     fn is(&self, id: &ModelId) -> bool {
-        self.id == format!("{}/{}", id.owner, id.name)
-            && (self.revision == id.revision || self.commit == id.revision)
+        self.id == id.repository() && (self.revision == id.revision || self.commit == id.revision)
     }
 }
 
@@ -80,7 +79,7 @@ impl Hub {
     /// # Errors
     /// As [`update`](Self::update), and if the lock file cannot be read or written.
     pub fn lock(&self, id: &str, lock_file: &Path) -> Result<LockedModel, Error> {
-        let parsed = ModelId::parse(id)?;
+        let parsed = ModelId::parse(id, &self.endpoint)?;
         let mut unlocked = self.clone();
         unlocked.lock_file = None;
         let (snapshot, names) = unlocked.update_listed(id)?;
@@ -92,7 +91,7 @@ impl Hub {
         }
         let commit = snapshot.file_name().unwrap_or_default();
         let model = LockedModel {
-            id: format!("{}/{}", parsed.owner, parsed.name),
+            id: parsed.repository(),
             revision: parsed.revision.clone(),
             commit: commit.to_string_lossy().into_owned(),
             files: sums,

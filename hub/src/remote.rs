@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use reqwest::Url;
-use reqwest::header::HeaderValue;
+use reqwest::header::{HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tracing::debug;
 
 use crate::http::{Answer, Client, Fault, Request, Status};
 use crate::id::{ModelId, is_commit};
@@ -26,7 +27,21 @@ pub(crate) struct Remote<'a> {
 /// What the hub says of a repository.
 #[derive(Deserialize)]
 struct Revision {
+    id: Option<String>,
     sha: Option<String>,
+    #[serde(default)]
+    siblings: Vec<Sibling>,
+}
+
+/// A file in what the hub says of a repository; its length and sums are there if they were asked for, and the server
+/// knows how.
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+    size: Option<u64>,
+    #[serde(rename = "blobId")]
+    blob_id: Option<String>,
+    lfs: Option<tree::Lfs>,
 }
 
 impl<'a> Remote<'a> {
@@ -81,45 +96,94 @@ impl<'a> Remote<'a> {
         url
     }
 
+    /// An address of the API about a model.
+    fn api<'p>(&self, id: &'p ModelId, parts: impl IntoIterator<Item = &'p str>) -> Url {
+        self.url(
+            ["api", "models"]
+                .into_iter()
+                .chain(id.segments())
+                .chain(parts),
+        )
+    }
+
+    fn request(&self, url: Url) -> Request {
+        Request::new(url).authorized(self.authorization.as_ref())
+    }
+
     fn get(&self, what: &str, url: Url) -> Result<Answer, Fault> {
-        let request = Request::new(url).authorized(self.authorization.as_ref());
-        self.client.get(what, &request)
+        self.client.get(what, &self.request(url))
+    }
+
+    /// What the hub says of a revision, asked for with a query that not every mirror knows.
+    fn revision(&self, id: &ModelId, revision: &str, query: &str) -> Result<Revision, Fault> {
+        let mut url = self.api(id, ["revision", revision]);
+        url.set_query(Some(query));
+        let answer = match self.get(&id.text, url.clone()) {
+            Err(Fault::Status(status)) if status.is_unknown_address() => {
+                debug!(id = id.text, query, "the server does not know the query");
+                url.set_query(None);
+                self.get(&id.text, url)?
+            }
+            other => other?,
+        };
+        answer.json()
+    }
+
+    /// The commit that a revision is now, and the id under which the hub has the model's files: for a model without
+    /// an owner, that of the owner whom it belongs to now.
+    pub(crate) fn locate(&self, id: &ModelId) -> Result<(ModelId, String), Error> {
+        if is_commit(&id.revision) && id.owner.is_some() {
+            return Ok((id.clone(), id.revision.clone()));
+        }
+        let found = self.revision(id, &id.revision, "expand=sha");
+        let found = found.and_then(|revision| {
+            // It becomes a path.
+            let sha = revision.sha.map(|sha| sha.to_ascii_lowercase());
+            let sha = sha.filter(|sha| is_commit(sha)).ok_or(Fault::Unexpected {
+                url: self.api(id, ["revision", &id.revision]).to_string(),
+                reason: "no commit".to_owned(),
+            })?;
+            let place = match revision.id {
+                Some(name) if id.owner.is_none() => id.renamed(&name),
+                _ => id.clone(),
+            };
+            Ok((place, sha))
+        });
+        found.map_err(|fault| error(self.hub, &id.text, None, fault))
     }
 
     /// The commit that a revision is now.
     pub(crate) fn commit(&self, id: &ModelId) -> Result<String, Error> {
-        if is_commit(&id.revision) {
-            return Ok(id.revision.clone());
-        }
-        let mut url = self.url([
-            "api",
-            "models",
-            &id.owner,
-            &id.name,
-            "revision",
-            &id.revision,
-        ]);
-        url.set_query(Some("expand=sha"));
-        let found = self.get(&id.text, url).and_then(|answer| {
-            let revision: Revision = answer.json()?;
-            // It becomes a path.
-            let sha = revision.sha.filter(|sha| is_commit(sha));
-            sha.ok_or_else(|| answer.unexpected("no commit".to_owned()))
-        });
-        found.map_err(|fault| error(self.hub, &id.text, None, fault))
+        Ok(self.locate(id)?.1)
     }
 
     /// The files of a commit.
     pub(crate) fn tree(&self, id: &ModelId, commit: &str) -> Result<Tree, Error> {
         let fault = |fault| error(self.hub, &id.text, None, fault);
-        let mut url = self.url(["api", "models", &id.owner, &id.name, "tree", commit]);
+        let mut url = self.api(id, ["tree", commit]);
         url.set_query(Some("recursive=true"));
         let mut tree = Tree::new();
         for _ in 0..MOST_PAGES {
-            let answer = self.get(&id.text, url).map_err(fault)?;
-            tree::add(&mut tree, &id.text, answer.json().map_err(fault)?)?;
+            let answer = match self.get(&id.text, url) {
+                Err(Fault::Status(status)) if tree.is_empty() && status.is_unknown_address() => {
+                    return self.siblings(id, commit);
+                }
+                other => other.map_err(fault)?,
+            };
+            for item in answer.json::<Vec<tree::Item>>().map_err(fault)? {
+                // Some mirrors list names alone.
+                match item.entry() {
+                    Some(Some(entry)) => tree::add(&mut tree, &id.text, item.path, entry)?,
+                    Some(None) => {
+                        let entry = self.entry(id, commit, &item.path)?;
+                        tree::add(&mut tree, &id.text, item.path, entry)?;
+                    }
+                    None => {}
+                }
+            }
             match self.next(&answer) {
                 Some(next) => url = next,
+                None if tree.is_empty() => return self.siblings(id, commit),
                 None => return Ok(tree),
             }
         }
@@ -127,6 +191,45 @@ impl<'a> Remote<'a> {
             url: self.endpoint.to_string(),
             reason: "a listing without an end".to_owned(),
         }))
+    }
+
+    /// The files of a commit from a server that has no listing of its own: from what it says of the repository, and,
+    /// where that lacks lengths and sums, of each file.
+    fn siblings(&self, id: &ModelId, commit: &str) -> Result<Tree, Error> {
+        debug!(id = id.text, "the server has no listing");
+        let revision = self
+            .revision(id, commit, "blobs=true")
+            .map_err(|fault| error(self.hub, &id.text, None, fault))?;
+        let mut tree = Tree::new();
+        for sibling in revision.siblings {
+            tree::check_name(&id.text, &sibling.rfilename)?;
+            let entry = match (sibling.size, sibling.blob_id) {
+                (Some(size), Some(blob_id)) => tree::Entry::new(size, blob_id, sibling.lfs),
+                _ => self.entry(id, commit, &sibling.rfilename)?,
+            };
+            tree::add(&mut tree, &id.text, sibling.rfilename, entry)?;
+        }
+        Ok(tree)
+    }
+
+    /// What the answer to a request for a file says of it.
+    fn entry(&self, id: &ModelId, commit: &str, name: &str) -> Result<tree::Entry, Error> {
+        tree::check_name(&id.text, name)?;
+        let url = self.file(id, commit, name);
+        let is_enough = |headers: &HeaderMap| headers.contains_key("x-linked-etag");
+        let headers = self.client.head(name, &self.request(url), is_enough);
+        let headers = headers.map_err(|fault| error(self.hub, &id.text, Some(name), fault))?;
+        let header = |names: [&str; 2]| {
+            let value = names.iter().find_map(|name| headers.get(*name))?;
+            Some(value.to_str().ok()?.trim())
+        };
+        // For what is in another store, the first of the two is the content's, the second the redirect's.
+        let etag = header(["x-linked-etag", "etag"]).unwrap_or_default();
+        let sum = etag.strip_prefix("W/").unwrap_or(etag).trim_matches('"');
+        let size = header(["x-linked-size", "content-length"]);
+        let size = size.and_then(|size| size.parse().ok());
+        let known = size.and_then(|size| tree::Entry::of_sum(size, sum));
+        known.ok_or_else(|| tree::no_sum(&id.text, name))
     }
 
     /// The page that follows. Only its query is taken, so that the token stays with the hub, and mirrors whose links
@@ -140,20 +243,13 @@ impl<'a> Remote<'a> {
 
     /// Where a file's content is.
     pub(crate) fn file(&self, id: &ModelId, commit: &str, name: &str) -> Url {
-        let parts = [&*id.owner, &*id.name, "resolve", commit];
-        self.url(parts.into_iter().chain(name.split('/')))
+        let parts = id.segments().chain(["resolve", commit]);
+        self.url(parts.chain(name.split('/')))
     }
 
     /// What the hub says of a model, as it says it.
     pub(crate) fn info(&self, id: &ModelId) -> Result<Value, Error> {
-        let url = self.url([
-            "api",
-            "models",
-            &id.owner,
-            &id.name,
-            "revision",
-            &id.revision,
-        ]);
+        let url = self.api(id, ["revision", &id.revision]);
         let found = self.get(&id.text, url).and_then(|answer| answer.json());
         found.map_err(|fault| error(self.hub, &id.text, None, fault))
     }

@@ -87,6 +87,19 @@ const BESIDE: [&str; 5] = [
     "scaler.pt",
 ];
 
+/// Where a repository has exports for ONNX Runtime, and nothing else than those in some.
+const EXPORTS: &str = "onnx/";
+
+fn is_export(directory: &str, name: &str) -> bool {
+    let export = name
+        .strip_prefix(directory)
+        .and_then(|name| name.strip_prefix(EXPORTS));
+    export.is_some_and(|name| name.ends_with(".onnx"))
+}
+
+/// How many of a repository's files an error names.
+const SHOWN: usize = 12;
+
 /// How weight files end that are not read, to name them when there are no others.
 const OTHER_WEIGHTS: [&str; 3] = [".mlmodel", ".ot", ".params"];
 
@@ -120,7 +133,12 @@ pub(crate) fn needed(
     }
     // The first module is the encoder; in most repositories it is in the root.
     let encoder = directories.first().cloned().unwrap_or_default();
-    let mut weights = weights(id, &encoder, names, &mut read)?;
+    let mut weights = match weights(id, &encoder, names, &mut read) {
+        Err(Error::NoWeights { .. }) if names.iter().any(|name| is_export(&encoder, name)) => {
+            weights(id, &format!("{encoder}{EXPORTS}"), names, &mut read)?
+        }
+        other => other?,
+    };
 
     let roots = directories.iter().map(String::as_str);
     let mut settings = BTreeSet::new();
@@ -153,7 +171,6 @@ pub(crate) fn matching(
     names: &BTreeSet<String>,
     patterns: &[&str],
 ) -> Result<Needed, Error> {
-    const SHOWN: usize = 12;
     let is_asked = |name: &&String| patterns.iter().any(|pattern| matches(pattern, name));
     let settings: Vec<_> = names.iter().filter(is_asked).cloned().collect();
     if settings.is_empty() {
@@ -215,7 +232,10 @@ fn module_directories(id: &str, json: &[u8]) -> Result<Vec<String>, Error> {
         let path = module["path"]
             .as_str()
             .ok_or_else(|| malformed(format!("module {index} has no `path`")))?;
-        let path = path.trim_end_matches('/');
+        let words = path.split('/').filter(|word| !matches!(*word, "" | "."));
+        // A root directory is not this one.
+        let root = if path.starts_with('/') { "/" } else { "" };
+        let path = &format!("{root}{}", words.collect::<Vec<_>>().join("/"));
         if path.is_empty() {
             directories.push(String::new());
         } else if leaves(path) || !is_plain(path) {
@@ -281,15 +301,14 @@ fn weights(
             _ => return Err(ambiguous(id, others)),
         }
     }
-    let is_other = |name: &&String| ends(name, &OTHER_WEIGHTS);
+    let is_known = |name: &str| KINDS.iter().any(|kind| ends(name, kind.endings));
+    let is_other = |name: &&String| {
+        let plain = name.rsplit('/').next().unwrap_or(name);
+        !BESIDE.contains(&plain) && (ends(name, &OTHER_WEIGHTS) || is_known(name))
+    };
     Err(Error::NoWeights {
         id: id.to_owned(),
-        others: names
-            .iter()
-            .filter(here)
-            .filter(is_other)
-            .cloned()
-            .collect(),
+        others: names.iter().filter(is_other).take(SHOWN).cloned().collect(),
     })
 }
 
@@ -518,6 +537,38 @@ mod tests {
             taken(&[pair[0], pair[1], "decoder_with_past_model.onnx"]),
             pair
         );
+    }
+
+    #[test]
+    fn exports_are_taken_where_there_is_nothing_else() {
+        let taken = |names: &[&str]| {
+            let files: Vec<_> = names.iter().map(|name| (*name, "")).collect();
+            select(&files)
+        };
+        let exports = ["onnx/model.onnx", "onnx/model.onnx_data"];
+        let quantized = "onnx/model_quantized.onnx";
+        assert_eq!(
+            taken(&[exports[0], exports[1], quantized]).unwrap(),
+            exports
+        );
+        assert_eq!(taken(&[quantized]).unwrap(), [quantized]);
+        assert_eq!(
+            taken(&["model.safetensors", exports[0]]).unwrap(),
+            ["model.safetensors"]
+        );
+        assert!(matches!(
+            taken(&[quantized, "onnx/model_fp16.onnx"]),
+            Err(Error::AmbiguousWeights { candidates, .. }) if candidates.len() == 2
+        ));
+        let error = taken(&[
+            "a/model.safetensors",
+            "coreml/model.mlmodel",
+            "a/training_args.bin",
+        ]);
+        let Error::NoWeights { others, .. } = error.unwrap_err() else {
+            panic!("weights of another folder were taken");
+        };
+        assert_eq!(others, ["a/model.safetensors", "coreml/model.mlmodel"]);
     }
 
     #[test]

@@ -214,9 +214,9 @@ impl Hub {
         snapshot: &Path,
         names: &[String],
     ) -> Result<(), Error> {
-        let id = ModelId::parse(text)?;
-        let model = format!("{}/{}", id.owner, id.name);
-        let is_for = |name: &str| name == id.owner || name == model;
+        let id = ModelId::parse(text, &self.endpoint)?;
+        let model = id.repository();
+        let is_for = |name: &str| Some(name) == id.owner.as_deref() || name == model;
         let pinned = self.keys.iter().filter(|(name, _)| is_for(name));
         let keys: Vec<PublicKey> = pinned.map(|(_, key)| *key).collect();
         if keys.is_empty() {

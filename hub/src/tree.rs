@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{Digest, is_hex};
+use crate::digest::{Algorithm, Digest, Hasher, is_hex};
 use crate::{Error, files};
 
 /// The version of the format that both write.
@@ -31,6 +31,40 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    pub(crate) fn new(size: u64, blob_id: String, lfs: Option<Lfs>) -> Self {
+        let (lfs_sha256, lfs_size) = lfs.map(|lfs| (lfs.oid, lfs.size)).unzip();
+        let plain = |sum: String| {
+            sum.strip_prefix("sha256:")
+                .map(str::to_owned)
+                .unwrap_or(sum)
+        };
+        Self {
+            size,
+            blob_id,
+            lfs_sha256: lfs_sha256.map(plain),
+            lfs_size,
+            xet_hash: None,
+        }
+    }
+
+    /// A file of which only the sum is known that names its content; none if it is not one.
+    pub(crate) fn of_sum(size: u64, sum: &str) -> Option<Self> {
+        let digest = Digest::of_name(sum)?;
+        Some(match digest.algorithm {
+            Algorithm::Git => Self::new(size, digest.hex, None),
+            Algorithm::Sha256 => {
+                // What git has of such a file is a pointer, whose text the sum and the length make.
+                let pointer = format!(
+                    "version https://git-lfs.github.com/spec/v1\noid sha256:{sum}\nsize {size}\n"
+                );
+                let mut hasher = Hasher::new(Algorithm::Git, pointer.len() as u64);
+                hasher.update(pointer.as_bytes());
+                let oid = digest.hex;
+                Self::new(size, hasher.finish(), Some(Lfs { oid, size }))
+            }
+        })
+    }
+
     /// The name of the content in the cache, which is also its sum.
     pub(crate) fn etag(&self) -> &str {
         self.lfs_sha256.as_deref().unwrap_or(&self.blob_id)
@@ -51,14 +85,13 @@ impl Entry {
     }
 }
 
-/// An item of the hub's answer.
+/// An item of the hub's listing.
 #[derive(Deserialize)]
 pub(crate) struct Item {
     #[serde(rename = "type")]
     kind: String,
-    path: String,
-    #[serde(default)]
-    size: u64,
+    pub(crate) path: String,
+    size: Option<u64>,
     #[serde(default)]
     oid: String,
     lfs: Option<Lfs>,
@@ -66,46 +99,58 @@ pub(crate) struct Item {
     xet_hash: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Lfs {
+/// What the hub says of a file in large-file storage.
+#[derive(Clone, Deserialize)]
+pub(crate) struct Lfs {
+    #[serde(alias = "sha256")]
     oid: String,
     size: u64,
 }
 
-/// Adds a page of the hub's answer to a listing.
+impl Item {
+    /// What is known of a file, if it is one; `Some(None)` if neither its length nor its sum is told.
+    pub(crate) fn entry(&self) -> Option<Option<Entry>> {
+        if self.kind != "file" {
+            return None;
+        }
+        let size = self.size.filter(|_| !self.oid.is_empty());
+        Some(size.map(|size| Entry {
+            xet_hash: self.xet_hash.clone(),
+            ..Entry::new(size, self.oid.clone(), self.lfs.clone())
+        }))
+    }
+}
+
+/// Adds a file to a listing.
 ///
 /// # Errors
-/// A file's name or sum is none.
-pub(crate) fn add(tree: &mut Tree, id: &str, items: Vec<Item>) -> Result<(), Error> {
-    for item in items {
-        // No commit can have such a name, so the listing is forged.
-        if files::leaves(&item.path) {
-            return Err(Error::UnsafeName {
-                id: id.to_owned(),
-                name: item.path,
-            });
-        }
-        if item.kind != "file" {
-            continue;
-        }
-        let (lfs_sha256, lfs_size) = item.lfs.map(|lfs| (lfs.oid, lfs.size)).unzip();
-        let entry = Entry {
-            size: item.size,
-            blob_id: item.oid,
-            lfs_sha256,
-            lfs_size,
-            xet_hash: item.xet_hash,
-        };
-        if !entry.is_valid() {
-            return Err(Error::Malformed {
-                id: id.to_owned(),
-                file: item.path,
-                reason: "the hub's listing names no sum of it; check HF_ENDPOINT".to_owned(),
-            });
-        }
-        tree.insert(item.path, entry);
+/// Its name or sum is none.
+pub(crate) fn add(tree: &mut Tree, id: &str, name: String, entry: Entry) -> Result<(), Error> {
+    check_name(id, &name)?;
+    if !entry.is_valid() {
+        return Err(no_sum(id, &name));
+    }
+    tree.insert(name, entry);
+    Ok(())
+}
+
+/// No commit can have a file outside of its directory, so a listing with such a name is forged.
+pub(crate) fn check_name(id: &str, name: &str) -> Result<(), Error> {
+    if files::leaves(name) {
+        return Err(Error::UnsafeName {
+            id: id.to_owned(),
+            name: name.to_owned(),
+        });
     }
     Ok(())
+}
+
+pub(crate) fn no_sum(id: &str, name: &str) -> Error {
+    Error::Malformed {
+        id: id.to_owned(),
+        file: name.to_owned(),
+        reason: "the hub names no sum of it; check HF_ENDPOINT".to_owned(),
+    }
 }
 
 #[derive(Serialize, Deserialize)]

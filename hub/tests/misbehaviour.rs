@@ -85,6 +85,141 @@ fn a_server_without_ranges_or_lengths_is_begun_with_again() {
 }
 
 #[test]
+fn an_unusable_range_begins_again() {
+    for range in [
+        "Content-Range: bytes 7-299999/300000",
+        "Content-Range: bytes 199990-299999/300000",
+        "",
+        "Content-Type: multipart/byteranges; boundary=X",
+        "Content-Range: nothing",
+    ] {
+        let (weights, server, hub, _cache) = model();
+        server.fail("/storage/", Fault::Cut(200_000), 1);
+        server.fail("/storage/", Fault::ContentRange(range), 1);
+        assert_whole(&hub.fetch("owner/name").unwrap(), &weights);
+        let asked = server.requests();
+        let ranges: Vec<bool> = asked
+            .iter()
+            .filter(|request| request.contains("/storage/"))
+            .map(|request| request.contains(" bytes="))
+            .collect();
+        assert_eq!(ranges, [false, true, false], "{range}");
+    }
+}
+
+#[test]
+fn what_is_compressed_without_being_asked_for_is_read() {
+    let (weights, server, hub, cache) = model();
+    for part in ["/api/", "/config.json", "/storage/"] {
+        server.fail(part, Fault::Gzip, usize::MAX);
+        assert_whole(&hub.fetch("owner/name").unwrap(), &weights);
+        fs::remove_dir_all(cache.path().join("models--owner--name")).unwrap();
+        server.behave();
+    }
+    // After a cut there is no going on: its ranges are those of the compressed content.
+    server.fail("/storage/", Fault::Cut(200_000), 1);
+    server.fail("/storage/", Fault::Gzip, usize::MAX);
+    assert_whole(&hub.fetch("owner/name").unwrap(), &weights);
+
+    let error = |hub: &Hub| hub.update("owner/name").unwrap_err().to_string();
+    server.behave();
+    server.fail(
+        "/api/",
+        Fault::Status(200, "Content-Encoding: br"),
+        usize::MAX,
+    );
+    assert!(
+        error(&hub).contains("compressed by `br`"),
+        "{}",
+        error(&hub)
+    );
+    server.behave();
+    server.fail(
+        "/api/",
+        Fault::Status(200, "Content-Encoding: gzip"),
+        usize::MAX,
+    );
+    assert!(
+        error(&hub).contains("gzip that cannot be read"),
+        "{}",
+        error(&hub)
+    );
+}
+
+#[test]
+fn mirrors_with_less_of_the_api_serve_too() {
+    for lacks in [
+        &["expand"][..],
+        &["tree"],
+        &["tree", "blobs"],
+        &["sums"],
+        &["expand", "tree", "blobs"],
+    ] {
+        let (weights, server, hub, cache) = model();
+        server.state().lacks = lacks.to_vec();
+        assert_whole(&hub.fetch("owner/name").unwrap(), &weights);
+        let asked = server.requests();
+        let heads = asked.iter().filter(|r| r.starts_with("HEAD ")).count();
+        let is_named = lacks.contains(&"blobs") || lacks.contains(&"sums");
+        assert_eq!(heads, if is_named { 2 } else { 0 }, "{lacks:?}: {asked:?}");
+        // The listing is kept, and the sums in it hold.
+        assert_whole(&hub.fetch("owner/name").unwrap(), &weights);
+        assert_eq!(server.requests(), [""; 0]);
+        fs::remove_dir_all(cache.path().join("models--owner--name")).unwrap();
+        server.fail("/storage/", Fault::WrongContent, usize::MAX);
+        let error = hub.fetch("owner/name").unwrap_err();
+        assert!(matches!(error, Error::WrongHash { .. }), "{error}");
+    }
+    // Where nothing tells a sum, nothing is fetched.
+    let (_, server, hub, _cache) = model();
+    server.state().lacks = vec!["sums"];
+    server.fail("/resolve/", Fault::Status(200, ""), usize::MAX);
+    let error = hub.fetch("owner/name").unwrap_err().to_string();
+    assert!(error.contains("names no sum"), "{error}");
+    // What is not there is not looked for in other ways.
+    let error = hub.fetch("owner/other").unwrap_err();
+    assert!(
+        matches!(&error, Error::NotFound { what, .. } if what == "repository"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_id_without_an_owner_leads_to_whom_it_belongs_to() {
+    let (weights, server, hub, cache) = model();
+    server.state().moved = [("name", "owner/name")].into();
+    for id in ["name", "name@v1", &format!("name@{MAIN}")] {
+        assert_whole(&hub.fetch(id).unwrap(), &weights);
+        assert!(cache.path().join("models--name").is_dir());
+        server.requests();
+        let path = hub.fetch(id).unwrap();
+        assert_eq!(server.requests(), [""; 0], "{id}");
+        assert_whole(&path, &weights);
+        hub.remove("name").unwrap();
+    }
+    assert_whole(
+        &hub.fetch(&format!("{}/owner/name/tree/v1", server.endpoint))
+            .unwrap(),
+        &weights,
+    );
+    assert!(cache.path().join("models--owner--name/refs/v1").is_file());
+}
+
+#[test]
+fn a_rate_limit_that_lasts_is_told() {
+    let (_, server, hub, _cache) = model();
+    server.fail(
+        "/api/",
+        Fault::Status(429, "RateLimit: \"api\";r=0;t=271"),
+        usize::MAX,
+    );
+    let begin = Instant::now();
+    let error = hub.fetch("owner/name").unwrap_err();
+    assert!(error.to_string().contains("271 s"), "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
 fn a_damaged_copy_is_thrown_away_and_fetched_again_once() {
     for fault in [
         Fault::WrongContent,
@@ -200,7 +335,6 @@ fn a_listing_is_not_believed() {
     let sum = "a".repeat(64);
     for item in [
         r#"{"type": "file", "path": "config.json", "size": 1, "oid": "../../x"}"#.to_owned(),
-        r#"{"type": "file", "path": "config.json", "size": 1}"#.to_owned(),
         format!(
             r#"{{"type": "file", "path": "../m.safetensors", "size": 1, "oid": "{}"}}"#,
             &sum[..40]

@@ -64,6 +64,10 @@ pub(crate) enum Fault {
     NoLength,
     /// A header of so many bytes.
     BigHeader(usize),
+    /// The body is compressed, whatever was asked for.
+    Gzip,
+    /// The range that is given is called so; nothing for no header at all.
+    ContentRange(&'static str),
 }
 
 /// A fault of the answers whose path has a part, so many times.
@@ -87,6 +91,10 @@ pub(crate) struct State {
     pub(crate) token: Option<&'static str>,
     /// Where links to a next page lead, unless to this server.
     pub(crate) next_at: Option<&'static str>,
+    /// What this mirror does not know: `expand`, `blobs` and `tree` of the API, and `sums` in listings.
+    pub(crate) lacks: Vec<&'static str>,
+    /// Ids without an owner, and where they lead.
+    pub(crate) moved: BTreeMap<&'static str, &'static str>,
     /// Entries of a search.
     pub(crate) found: Vec<Value>,
     faults: Vec<Planned>,
@@ -258,6 +266,19 @@ impl Server {
                 response = Response::new(200, "<!DOCTYPE html><html>Sign in</html>");
                 response.headers.push("Content-Type: text/html".to_owned());
             }
+            Some(Fault::Gzip) => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+                encoder.write_all(&response.body).unwrap();
+                response.body = Arc::new(encoder.finish().unwrap());
+                response.headers.push("Content-Encoding: gzip".to_owned());
+            }
+            Some(Fault::ContentRange(range)) => {
+                for header in &mut response.headers {
+                    if header.starts_with("Content-Range") {
+                        range.clone_into(header);
+                    }
+                }
+            }
             Some(Fault::BigHeader(bytes)) => {
                 response
                     .headers
@@ -344,6 +365,15 @@ impl Server {
     /// Hugging Face's answers, or its code for what it does not have.
     fn hub(&self, state: &State, path: &str, query: &str) -> Result<Response, &'static str> {
         let words: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let lacks = |part: &str| state.lacks.contains(&part);
+        if let ["api", "models", name, rest @ ..] = &words[..]
+            && let Some(place) = state.moved.get(name)
+        {
+            let mut response = Response::new(307, "");
+            let location = format!("Location: /api/models/{place}/{}?{query}", rest.join("/"));
+            response.headers.push(location);
+            return Ok(response);
+        }
         let (id, kind, rest) = match &words[..] {
             ["api", "models", owner, name, kind, rest @ ..] => {
                 (format!("{owner}/{name}"), *kind, rest)
@@ -359,12 +389,26 @@ impl Server {
                 .ok_or("RevisionNotFound")
         };
         match kind {
+            "revision" if lacks("expand") && query.contains("expand=") => Ok(Response::new(
+                404,
+                r#"{"errors": [{"message": "Not Found"}]}"#,
+            )),
+            "tree" if lacks("tree") => Ok(Response::new(404, "")),
             "revision" => {
                 let sha = commit(&rest.join("/"))?;
-                let siblings: Vec<_> = commits[sha]
-                    .keys()
-                    .map(|name| json!({"rfilename": name}))
-                    .collect();
+                let has_sums = query.contains("blobs=") && !lacks("blobs");
+                let sibling = |(name, stored): (&String, &Stored)| {
+                    let size = stored.content.len();
+                    match has_sums {
+                        true if is_large(name) => {
+                            json!({"rfilename": name, "size": size, "blobId": git(b"pointer"),
+                            "lfs": {"sha256": stored.sha256, "size": size}})
+                        }
+                        true => json!({"rfilename": name, "size": size, "blobId": stored.git}),
+                        false => json!({"rfilename": name}),
+                    }
+                };
+                let siblings: Vec<_> = commits[sha].iter().map(sibling).collect();
                 let info = json!({"id": id, "sha": sha, "siblings": siblings, "downloads": 7,
                     "pipeline_tag": "text-classification", "tags": [], "private": false});
                 Ok(Response::new(200, info.to_string()))
@@ -375,7 +419,9 @@ impl Server {
                 let start: usize = cursor.map_or(0, |cursor| cursor.parse().unwrap());
                 let entries = files.iter().skip(start).take(PAGE).map(|(path, stored)| {
                         let size = stored.content.len();
-                    if is_large(path) {
+                    if lacks("sums") {
+                        json!({"type": "file", "path": path})
+                    } else if is_large(path) {
                         let lfs = json!({"oid": stored.sha256, "size": size, "pointerSize": 130});
                         let pointer = format!("oid sha256:{}", stored.sha256);
                         json!({"type": "file", "oid": git(pointer.as_bytes()), "size": size, "lfs": lfs, "path": path})
