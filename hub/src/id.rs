@@ -101,11 +101,8 @@ fn page_path<'a>(text: &'a str, endpoint: &str) -> Option<&'a str> {
         .or_else(|| text.strip_prefix("http://"))
         .unwrap_or(text);
     let (host, rest) = bare.split_once('/')?;
-    let is_hub = |known: &&str| known.eq_ignore_ascii_case(host);
-    HUB_HOSTS
-        .iter()
-        .any(|known| is_hub(&known))
-        .then(|| path(rest))
+    let is_hub = HUB_HOSTS.iter().any(|hub| hub.eq_ignore_ascii_case(host));
+    is_hub.then(|| path(rest))
 }
 
 /// The id that a page such as `owner/name/tree/v1` is about.

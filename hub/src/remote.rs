@@ -1,6 +1,6 @@
 //! What the hub says: which commit a revision is, its files, what models there are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -163,7 +163,8 @@ impl<'a> Remote<'a> {
         let mut url = self.api(id, ["tree", commit]);
         url.set_query(Some("recursive=true"));
         let mut tree = Tree::new();
-        for _ in 0..MOST_PAGES {
+        let mut pages = BTreeSet::new();
+        while pages.len() < MOST_PAGES && pages.insert(url.clone()) {
             let answer = match self.get(&id.text, url) {
                 Err(Fault::Status(status)) if tree.is_empty() && status.is_unknown_address() => {
                     return self.siblings(id, commit);

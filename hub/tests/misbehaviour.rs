@@ -185,6 +185,23 @@ fn mirrors_with_less_of_the_api_serve_too() {
 }
 
 #[test]
+fn a_listing_whose_pages_go_round_is_ended() {
+    let (_, server, hub, _cache) = model();
+    let files = [
+        ("a", "1"),
+        ("b", "2"),
+        ("config.json", "{}"),
+        ("model.safetensors", "3"),
+    ];
+    server.add("owner/name", &files);
+    let next = format!("Link: </api/models/owner/name/tree/{MAIN}?recursive=true>; rel=\"next\"");
+    server.fail("/tree/", Fault::Header(next), usize::MAX);
+    let error = hub.fetch("owner/name").unwrap_err().to_string();
+    assert!(error.contains("without an end"), "{error}");
+    assert!(server.requests().len() < 5);
+}
+
+#[test]
 fn an_id_without_an_owner_leads_to_whom_it_belongs_to() {
     let (weights, server, hub, cache) = model();
     server.state().moved = [("name", "owner/name")].into();

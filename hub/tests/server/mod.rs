@@ -64,6 +64,8 @@ pub(crate) enum Fault {
     NoLength,
     /// A header of so many bytes.
     BigHeader(usize),
+    /// Another header, instead of one of that name.
+    Header(String),
     /// The body is compressed, whatever was asked for.
     Gzip,
     /// The range that is given is called so; nothing for no header at all.
@@ -265,6 +267,11 @@ impl Server {
             Some(Fault::Html) => {
                 response = Response::new(200, "<!DOCTYPE html><html>Sign in</html>");
                 response.headers.push("Content-Type: text/html".to_owned());
+            }
+            Some(Fault::Header(ref header)) => {
+                let name = header.split(':').next().unwrap();
+                response.headers.retain(|header| !header.starts_with(name));
+                response.headers.push(header.clone());
             }
             Some(Fault::Gzip) => {
                 let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Default::default());
