@@ -108,7 +108,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// The values in units of the training rows' standard deviation, from their mean.
 fn standardised(table: &Table) -> Vec<f32> {
     let width = table.names().len();
-    let mut values = table.values().to_vec();
+    let mut values: Vec<f32> = table.values().iter().map(|value| *value as f32).collect();
     for column in 0..width {
         let train = || {
             let rows = table
@@ -117,7 +117,7 @@ fn standardised(table: &Table) -> Vec<f32> {
                 .skip(column)
                 .step_by(width)
                 .take(TRAIN);
-            rows.map(|value| f64::from(*value))
+            rows.copied()
         };
         let mean = train().sum::<f64>() / TRAIN as f64;
         let variance = train().map(|value| (value - mean).powi(2)).sum::<f64>() / TRAIN as f64;

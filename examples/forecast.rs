@@ -166,7 +166,7 @@ fn draw_series(
     // Twice as much past as future, so that both can be read.
     let shown = past.len().min(2 * horizon);
     let first = past.len() - shown;
-    let observed: Vec<(i32, f32)> = (0..shown)
+    let observed: Vec<(i32, f64)> = (0..shown)
         .map(|step| {
             (
                 step as i32 - shown as i32 + 1,
@@ -175,7 +175,7 @@ fn draw_series(
         })
         .filter(|(_, value)| value.is_finite())
         .collect();
-    let ahead = |values: &[f32]| -> Vec<(i32, f32)> { (1..).zip(values.iter().copied()).collect() };
+    let ahead = |values: &[f64]| -> Vec<(i32, f64)> { (1..).zip(values.iter().copied()).collect() };
     let mean = ahead(&series.mean);
     let ends: Vec<_> = series.quantiles.iter().map(|q| ahead(&q.values)).collect();
 
@@ -183,7 +183,7 @@ fn draw_series(
     let values = all
         .map(|(_, value)| *value)
         .filter(|value| value.is_finite());
-    let (low, high) = values.fold((f32::MAX, f32::MIN), |(low, high), value| {
+    let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), value| {
         (low.min(value), high.max(value))
     });
     let margin = ((high - low) * 0.08).max(1e-3);
@@ -223,7 +223,7 @@ fn draw_series(
         .label_style(("sans-serif", 15))
         .draw()?;
     if let [low, .., high] = &ends[..] {
-        let band: Vec<(i32, f32)> = low.iter().chain(high.iter().rev()).copied().collect();
+        let band: Vec<(i32, f64)> = low.iter().chain(high.iter().rev()).copied().collect();
         chart.draw_series([Polygon::new(band, FUTURE.mix(0.25))])?;
     }
     chart.draw_series(LineSeries::new(observed.clone(), PAST.stroke_width(2)))?;

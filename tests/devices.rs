@@ -26,9 +26,10 @@ fn devices() -> [Device; 2] {
     [Device::from_env().unwrap(), Device::flex()]
 }
 
-fn close(found: &[f32], expected: &[f32], tolerance: f32) {
+fn close<T: Copy + Into<f64>>(found: &[T], expected: &[T], tolerance: f64) {
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
+        let (found, expected): (f64, f64) = ((*found).into(), (*expected).into());
         let allowed = tolerance * expected.abs().max(1.0);
         assert!(
             (found - expected).abs() <= allowed,

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use salamander::importers::Checkpoint;
-use salamander::tasks::{Forecast, ForecastOptions, Forecasted, Table, TableOptions};
+use salamander::tasks::{Forecast, ForecastOptions, Forecasted, Missing, Table, TableOptions};
 use salamander::{Device, Error, Network};
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/forecast");
@@ -31,9 +31,9 @@ fn open(name: &str) -> Forecast {
 }
 
 /// A golden tensor, flat.
-fn golden(tensors: &Checkpoint, name: &str) -> Option<Vec<f32>> {
+fn golden(tensors: &Checkpoint, name: &str) -> Option<Vec<f64>> {
     let data = tensors.get(name)?.read().unwrap();
-    Some(data.iter::<f32>().collect())
+    Some(data.iter::<f64>().collect())
 }
 
 /// The windows of a fixture as tables, with NaN where nothing was observed.
@@ -44,7 +44,7 @@ fn tables(tensors: &Checkpoint) -> Vec<Table> {
     if let Some(observed) = golden(tensors, "input.past_observed_mask") {
         for (value, observed) in values.iter_mut().zip(observed) {
             if observed == 0.0 {
-                *value = f32::NAN;
+                *value = f64::NAN;
             }
         }
     }
@@ -56,10 +56,10 @@ fn tables(tensors: &Checkpoint) -> Vec<Table> {
 }
 
 /// One number a step and series, in the order of the reference's `[windows, steps, series]`.
-fn flat(answers: &[Forecasted], of: impl Fn(usize, &Forecasted) -> Vec<f32>) -> Vec<f32> {
+fn flat(answers: &[Forecasted], of: impl Fn(usize, &Forecasted) -> Vec<f64>) -> Vec<f64> {
     let mut values = Vec::new();
     for answer in answers {
-        let columns: Vec<Vec<f32>> = (0..answer.series.len()).map(|c| of(c, answer)).collect();
+        let columns: Vec<Vec<f64>> = (0..answer.series.len()).map(|c| of(c, answer)).collect();
         for step in 0..columns[0].len() {
             values.extend(columns.iter().map(|column| column[step]));
         }
@@ -68,7 +68,7 @@ fn flat(answers: &[Forecasted], of: impl Fn(usize, &Forecasted) -> Vec<f32>) -> 
 }
 
 #[track_caller]
-fn close(found: &[f32], expected: &[f32], name: &str) {
+fn close(found: &[f64], expected: &[f64], name: &str) {
     assert_eq!(found.len(), expected.len(), "{name}");
     for (found, expected) in found.iter().zip(expected) {
         let tolerance = 2e-4 * expected.abs().max(1.0);
@@ -90,6 +90,7 @@ fn distributions_are_those_of_the_reference() {
         let task = open(name)
             .with_options(ForecastOptions {
                 quantiles: vec![0.05, 0.5, 0.9],
+                missing: Missing::Mask,
                 ..ForecastOptions::default()
             })
             .unwrap();
@@ -119,7 +120,12 @@ fn distributions_are_those_of_the_reference() {
 fn values_are_those_of_the_network() {
     for name in ["prediction", "original-affine"] {
         let tensors = Checkpoint::open(fixture(name).join("golden.safetensors")).unwrap();
-        let answers = open(name).run_batch(&tables(&tensors), 5).unwrap();
+        let masked = ForecastOptions {
+            missing: Missing::Mask,
+            ..ForecastOptions::default()
+        };
+        let task = open(name).with_options(masked).unwrap();
+        let answers = task.run_batch(&tables(&tensors), 5).unwrap();
         let means = flat(&answers, |c, answer| answer.series[c].mean.clone());
         close(
             &means,
@@ -197,7 +203,7 @@ fn tables_that_do_not_fit_are_refused() {
             Table::new(names(2), vec![1.0; 2 * 20]),
             "has 2 series (s0, s1), the model takes 3",
         ),
-        (Table::new(names(3), Vec::new()), "has 0 rows"),
+        (Table::new(names(3), Vec::<f64>::new()), "has 0 rows"),
         (Table::new(Vec::new(), vec![1.0; 60]), "has 0 series"),
         (Table::new(names(3), vec![f32::NAN; 60]), "no value of `s0`"),
     ] {
@@ -209,9 +215,24 @@ fn tables_that_do_not_fit_are_refused() {
     assert!(error.contains("`horizon`: 0 steps"), "{error}");
     let mut values = vec![1.0; 60];
     values[30] = f32::NAN;
-    let error = open("original-default").run(&Table::new(names(3), values), 5);
-    let error = error.unwrap_err().to_string();
-    assert!(error.contains("missing values"), "{error}");
+    let table = Table::new(names(3), values);
+    let task_of = |missing| {
+        let options = ForecastOptions {
+            missing,
+            ..ForecastOptions::default()
+        };
+        open("original-default").with_options(options).unwrap()
+    };
+    for missing in [Missing::Refuse, Missing::Mask] {
+        let error = task_of(missing).run(&table, 5).unwrap_err().to_string();
+        assert!(
+            error.contains("missing values") && error.contains("--missing"),
+            "{error}"
+        );
+    }
+    let answer = task_of(Missing::Interpolate).run(&table, 5).unwrap();
+    let missing: Vec<usize> = answer.series.iter().map(|series| series.missing).collect();
+    assert_eq!(missing, [1, 0, 0]);
     for options in [
         ForecastOptions {
             quantiles: vec![0.5, 1.0],
@@ -337,17 +358,266 @@ fn configurations_are_refused_by_field_and_value() {
     }
 }
 
+/// `tests/fixtures/frequencies.json` has timestamps, and what pandas says of them.
+#[test]
+fn frequencies_are_those_of_pandas() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/frequencies.json"
+    );
+    let entries: Vec<serde_json::Value> =
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let texts = |value: &serde_json::Value| -> Vec<String> {
+        let texts = value.as_array().unwrap().iter();
+        texts
+            .map(|text| text.as_str().unwrap().to_owned())
+            .collect()
+    };
+    let mut checked = 0;
+    for entry in &entries {
+        let stamps = texts(&entry["stamps"]);
+        let rows: Vec<String> = stamps.iter().map(|stamp| format!("{stamp},1\n")).collect();
+        let text = format!("ds,y\n{}", rows.concat());
+        let given = entry["given"].as_str().map(str::to_owned);
+        for frequency in [None, given.clone()] {
+            let options = TableOptions {
+                frequency: frequency.clone(),
+                ..TableOptions::default()
+            };
+            let table = Table::parse(text.as_bytes(), &options).unwrap();
+            let found = table.frequency().unwrap();
+            if let Some(expected) = entry["frequency"].as_str().or(given.as_deref()) {
+                assert_eq!(found, expected, "{stamps:?}");
+                checked += 1;
+            }
+            let next = texts(&entry["next"]);
+            let after: Vec<String> = (1..=next.len())
+                .filter_map(|k| table.time_after(k))
+                .collect();
+            assert_eq!(after, next, "{stamps:?} by {found}");
+            if let Some(steps) = entry["steps"].as_array() {
+                let last = table.last(99);
+                let observed: Vec<u64> = (0..)
+                    .zip(&last)
+                    .filter(|(_, v)| !v.is_nan())
+                    .map(|(k, _)| k)
+                    .collect();
+                let expected: Vec<u64> = steps.iter().map(|step| step.as_u64().unwrap()).collect();
+                assert_eq!(observed, expected, "{stamps:?} by {found}");
+            }
+        }
+    }
+    assert!(checked > 150, "{checked}");
+}
+
+/// The end of the shipped sample, with other timestamps and values.
+fn sample(
+    rows: usize,
+    stamp: impl Fn(usize) -> String,
+    value: impl Fn(usize, f64) -> String,
+) -> String {
+    let bytes = fs::read(Path::new(SHIPPED).join("sample.csv")).unwrap();
+    let table = Table::parse(&bytes, &TableOptions::default()).unwrap();
+    let mut text = format!("when,{}\n", table.names().join(","));
+    // It has a few gaps of its own.
+    let values = table.window(rows, Missing::Interpolate).values;
+    for (row, values) in values.chunks(table.names().len()).enumerate() {
+        text += &stamp(row);
+        for number in values {
+            text += ",";
+            text += &value(row, *number);
+        }
+        text += "\n";
+    }
+    text
+}
+
+/// A day after 2023-01-02, a Monday.
+fn date(day: usize) -> String {
+    let table = Table::parse(
+        b"d,a\n2023-01-01,1\n2023-01-02,1\n",
+        &TableOptions::default(),
+    )
+    .unwrap();
+    if day == 0 {
+        table.time(1).unwrap()
+    } else {
+        table.time_after(day).unwrap()
+    }
+}
+
+fn forecast(task: &Forecast, text: &str) -> (Table, Forecasted) {
+    let table = Table::parse(text.as_bytes(), &TableOptions::default()).unwrap();
+    let answer = task.run(&table, 4).unwrap();
+    (table, answer)
+}
+
+#[test]
+fn weekends_are_not_missing_and_holidays_are_filled() {
+    let task = Forecast::open(SHIPPED, &device()).unwrap();
+    let as_is = |_: usize, value: f64| value.to_string();
+    let (_, daily) = forecast(&task, &sample(400, date, as_is));
+    let weekday = |row: usize| date(row / 5 * 7 + row % 5);
+    let (table, business) = forecast(&task, &sample(400, weekday, as_is));
+    assert_eq!(table.frequency().as_deref(), Some("B"));
+    assert_eq!(business.series, daily.series);
+    assert!(business.series.iter().all(|series| series.missing == 0));
+    // The 400th is a Friday.
+    let next: Vec<String> = [560, 561, 562, 563].map(date).to_vec();
+    assert_eq!(business.timestamps.unwrap(), next);
+    // A holiday is a step of the frequency.
+    let text = sample(400, weekday, as_is);
+    let holiday: Vec<&str> = text
+        .lines()
+        .enumerate()
+        .filter(|(line, _)| *line != 371)
+        .map(|(_, line)| line)
+        .collect();
+    let (table, answer) = forecast(&task, &(holiday.join("\n") + "\n"));
+    assert_eq!(table.frequency().as_deref(), Some("B"));
+    assert!(answer.series.iter().all(|series| series.missing == 1));
+}
+
+#[test]
+fn what_is_missing_is_filled_as_it_is_said() {
+    let task = Forecast::open(SHIPPED, &device()).unwrap();
+    let with = |missing| {
+        let options = ForecastOptions {
+            missing,
+            ..ForecastOptions::default()
+        };
+        task.clone().with_options(options).unwrap()
+    };
+    let gaps = [100, 101, 102, 250, 398, 399];
+    let gappy = |row: usize, value: f64| {
+        if gaps.contains(&row) {
+            "NA".to_owned()
+        } else {
+            value.to_string()
+        }
+    };
+    let text = sample(400, date, gappy);
+    let whole = sample(400, date, |_, value| value.to_string());
+    let (whole, expected) = forecast(&task, &whole);
+    for (missing, filled) in [
+        (Missing::Interpolate, None),
+        (Missing::Last, None),
+        (Missing::Mean, None),
+        (Missing::Zero, Some(0.0)),
+    ] {
+        let (table, answer) = forecast(&with(missing), &text);
+        assert!(
+            answer.series.iter().all(|series| series.missing == 6),
+            "{missing:?}"
+        );
+        // As if the table had been filled before.
+        let mut window = table.window(336, missing).values;
+        assert!(window.iter().all(|value| value.is_finite()));
+        let again = task
+            .run(&Table::new(table.names().to_vec(), window.clone()), 4)
+            .unwrap();
+        for (found, expected) in answer.series.iter().zip(&again.series) {
+            assert_eq!(found.mean, expected.mean, "{missing:?}");
+        }
+        let column: Vec<f64> = window.drain(..).step_by(7).collect();
+        if let Some(filled) = filled {
+            assert_eq!(column[335], filled);
+        }
+        if missing == Missing::Interpolate {
+            let (before, after) = (whole.row(99)[0], whole.row(103)[0]);
+            assert!((column[101 - 64] - f64::midpoint(before, after)).abs() < 1e-9);
+            assert_eq!(column[335], whole.row(397)[0]);
+            // What is filled is near enough.
+            for (found, expected) in answer.series.iter().zip(&expected.series) {
+                let spread = whole.values().iter().map(|v| v.abs()).fold(0.0, f64::max);
+                assert!((found.mean[0] - expected.mean[0]).abs() < 0.25 * spread);
+            }
+        }
+    }
+    let table = Table::parse(text.as_bytes(), &TableOptions::default()).unwrap();
+    let error = with(Missing::Refuse)
+        .run(&table, 4)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("6 of `"), "{error}");
+    // The reference's mask leaves zeros in.
+    let masked = with(Missing::Mask).run(&table, 4).unwrap();
+    let zero = with(Missing::Zero).run(&table, 4).unwrap();
+    assert_ne!(masked.series[0].mean, zero.series[0].mean);
+}
+
+/// A level far above the spread changes nothing but the level.
+#[test]
+fn far_levels_lose_no_digits() {
+    for (name, rows) in [(SHIPPED, 400), ("original-default", 20), ("prediction", 20)] {
+        let model = if name == SHIPPED {
+            PathBuf::from(name)
+        } else {
+            fixture(name)
+        };
+        let task = Forecast::open(model, &device()).unwrap();
+        let series = task.forecasts().channels.unwrap_or(3);
+        // Values that a level of a billion and a half leaves exact in f64.
+        let wave = |index: usize| ((index as f64 * 0.37).sin() * 4_000.0).round() / 4.0;
+        let table = |level: f64, scale: f64| {
+            let values: Vec<f64> = (0..rows * series)
+                .map(|index| level + scale * wave(index))
+                .collect();
+            Table::new((0..series).map(|index| index.to_string()).collect(), values)
+        };
+        let near = task.run(&table(0.0, 1.0), 5).unwrap();
+        for (level, scale) in [(1.7e9, 1.0), (-1e6, 1.0 / 32.0), (0.0, 1e30), (1e38, 1e35)] {
+            let far = task.run(&table(level, scale), 5).unwrap();
+            let unit = task
+                .run(&table(0.0, if scale > 1.0 { 1e9 } else { scale }), 5)
+                .unwrap();
+            for (far, unit) in far.series.iter().zip(&unit.series) {
+                let moved = scale / if scale > 1.0 { 1e9 } else { scale };
+                for (far, unit) in far.mean.iter().zip(&unit.mean) {
+                    let error = ((far - level) / moved - unit).abs() / (1_000.0 * scale / moved);
+                    assert!(error < 2e-5, "{name} {level} {scale}: {far}, {unit}");
+                }
+            }
+        }
+        assert_eq!(near.series.len(), series);
+    }
+}
+
+#[test]
+fn infinite_forecasts_are_errors() {
+    // Without a scaling nothing keeps large values small.
+    let directory = tempfile::tempdir().unwrap();
+    let source = fixture("prediction");
+    let weights = directory.path().join("model.safetensors");
+    fs::copy(source.join("model.safetensors"), weights).unwrap();
+    let text = fs::read_to_string(source.join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    config["scaling"] = serde_json::Value::Null;
+    fs::write(directory.path().join("config.json"), config.to_string()).unwrap();
+    let task = Forecast::open(directory.path(), &device()).unwrap();
+    let names: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
+    let table = |value: f64| Table::new(names.clone(), vec![value; 60]);
+    let error = task.run(&table(3e38), 5).unwrap_err().to_string();
+    assert!(
+        error.contains("forecast of `a` is") && error.contains("from step 1 on"),
+        "{error}"
+    );
+    let error = task.run(&table(1e39), 5).unwrap_err().to_string();
+    assert!(error.contains("too large for the model"), "{error}");
+    assert!(task.run(&table(1.0), 5).is_ok());
+}
+
 /// MSE and MAE on the test months of ETTh1, as the authors' repository takes them: all series, batches of
 /// 128, the last and not full one dropped.
 fn score(task: &Forecast, table: &Table) -> (f64, f64) {
     const MONTH: usize = 30 * 24;
     let (context, horizon) = (task.forecasts().context, task.forecasts().horizon);
     let width = table.names().len();
-    let mut values = table.values().to_vec();
+    let mut values: Vec<f32> = table.values().iter().map(|value| *value as f32).collect();
     for column in 0..width {
         let train = || {
             let rows = table.values().iter().skip(column).step_by(width);
-            rows.take(12 * MONTH).map(|value| f64::from(*value))
+            rows.take(12 * MONTH).copied()
         };
         let mean = train().sum::<f64>() / (12 * MONTH) as f64;
         let variance = train().map(|value| (value - mean).powi(2)).sum::<f64>();

@@ -4,7 +4,10 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use salamander::tasks::{Forecast as Task, ForecastOptions, Forecasted, Table, TableOptions};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use salamander::tasks::{
+    Forecast as Task, ForecastOptions, Forecasted, Missing, Table, TableOptions,
+};
 use serde_json::{Map, Value, json};
 
 use crate::output::{json_line, remark, table};
@@ -15,7 +18,8 @@ pub(crate) struct Forecast {
     /// A model directory, or a hub id `owner/name[@revision]`
     #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
-    /// A CSV file with a column a series and a row a step, the newest last; without it standard input
+    /// A CSV file with a column a series and a row a step, the newest last; without it, or as -, standard
+    /// input
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// How many steps to forecast; by default what the model gives at once
@@ -27,6 +31,33 @@ pub(crate) struct Forecast {
     /// The column of timestamps; by default the first that looks like dates
     #[arg(long, value_name = "NAME")]
     timestamps: Option<String>,
+    /// How timestamps are written, such as %d/%m/%Y, or seconds or milliseconds since 1970; by default it is
+    /// found
+    #[arg(long, value_name = "FORMAT", allow_hyphen_values = true)]
+    date_format: Option<String>,
+    /// The zone of timestamps without an offset, such as Europe/Berlin
+    #[arg(long, value_name = "ZONE")]
+    time_zone: Option<String>,
+    /// The frequency of the timestamps, such as D, B, 15min, W-SUN or ME, or rows if each row is a step
+    /// whatever its timestamp; by default it is found
+    #[arg(long, value_name = "NAME")]
+    frequency: Option<String>,
+    /// A column that names the series of a long table, with a row for each series and timestamp; may be given
+    /// several times
+    #[arg(long = "series", value_name = "NAME")]
+    series: Vec<String>,
+    /// Sort the rows by their timestamps
+    #[arg(long)]
+    sort: bool,
+    /// What stands between cells; by default it is found
+    #[arg(long, value_name = "CHARACTER")]
+    delimiter: Option<char>,
+    /// What stands before a number's fraction, . or ,; by default it is found
+    #[arg(long, value_name = "CHARACTER")]
+    decimal: Option<char>,
+    /// What stands for missing values
+    #[arg(long, value_name = "WAY", default_value = "interpolate", value_parser = missing())]
+    missing: Missing,
     /// A quantile to give, between 0 and 1, if the model gives distributions; may be given several times
     #[arg(long = "quantile", value_name = "P", default_values_t = [0.1, 0.5, 0.9])]
     quantiles: Vec<f64>,
@@ -58,14 +89,23 @@ impl Forecast {
             quantiles: self.quantiles,
             paths: self.paths,
             seed: self.seed,
+            missing: self.missing,
         })?;
+        let delimiter = self.delimiter.map(u8::try_from).transpose();
         let columns = TableOptions {
             columns: (!self.columns.is_empty()).then_some(self.columns),
             timestamps: self.timestamps,
-            delimiter: None,
+            delimiter: delimiter.map_err(|_| "--delimiter: is not a character of ASCII")?,
+            date_format: self.date_format,
+            time_zone: self.time_zone,
+            frequency: self.frequency,
+            series: self.series,
+            decimal: self.decimal,
+            sort: self.sort,
         };
         let horizon = self.horizon.unwrap_or(task.forecasts().horizon);
-        let (past, forecast) = match self.file {
+        let file = self.file.filter(|path| path.as_os_str() != "-");
+        let (past, forecast) = match file {
             Some(path) => task.run_csv(&path, &columns, horizon)?,
             None => {
                 let mut bytes = Vec::new();
@@ -89,9 +129,15 @@ impl Forecast {
     }
 }
 
+/// The ways to fill in what is missing, by name.
+fn missing() -> impl TypedValueParser<Value = Missing> {
+    PossibleValuesParser::new(Missing::NAMES.map(|(name, _)| name)).try_map(|name| name.parse())
+}
+
 /// One step of the forecast.
 fn object(forecast: &Forecasted, step: usize) -> Value {
-    let mut object = json!({"step": step + 1});
+    let missing: usize = forecast.series.iter().map(|series| series.missing).sum();
+    let mut object = json!({"step": step + 1, "missing": missing});
     if let Some(timestamps) = &forecast.timestamps {
         object["timestamp"] = json!(timestamps[step]);
     }
@@ -123,8 +169,8 @@ fn rows(past: &Table, forecast: &Forecasted, horizon: usize) -> Vec<Vec<String>>
         let cells = forecast.series.iter().map(|series| {
             let mean = format!("{:.4}", series.mean[step]);
             let values = || series.quantiles.iter().map(|q| q.values[step]);
-            let low = values().fold(f32::INFINITY, f32::min);
-            let high = values().fold(f32::NEG_INFINITY, f32::max);
+            let low = values().fold(f64::INFINITY, f64::min);
+            let high = values().fold(f64::NEG_INFINITY, f64::max);
             if low < high {
                 format!("{mean} [{low:.4}, {high:.4}]")
             } else {

@@ -130,8 +130,12 @@ pub struct Forecasts {
     pub channels: Option<usize>,
     /// The distribution whose parameters it gives for each value; without one it gives the value.
     pub family: Option<Family>,
-    /// Whether values may be missing, as the input `past_observed_mask` says.
+    /// Whether the input `past_observed_mask` says which values are missing: they are left out of the
+    /// scaling, but the network sees what stands for them.
     pub missing: bool,
+    /// Whether adding a number to a window adds it to the forecast, and nothing else; counts are forecast
+    /// as if nothing had been added.
+    pub centres: bool,
 }
 
 /// The architecture that a configuration names by its `model_type`, or by a class in `architectures`.

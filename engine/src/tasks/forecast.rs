@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use burn::tensor::TensorData;
 use salamander_models::processing::distribution::{Distribution, Family};
-use salamander_models::processing::series::{SeriesError, Table, TableOptions};
+use salamander_models::processing::missing::{Missing, fill};
+use salamander_models::processing::series::{SeriesError, Table, TableOptions, Window};
 use salamander_models::{Forecasts, Inputs, Model, Outputs, Task, open, open_class};
 use serde::Serialize;
 
@@ -21,6 +22,8 @@ pub struct ForecastOptions {
     pub paths: usize,
     /// Where the draws of those paths start; the same seed draws the same.
     pub seed: u64,
+    /// What stands for missing values.
+    pub missing: Missing,
 }
 
 impl Default for ForecastOptions {
@@ -29,6 +32,7 @@ impl Default for ForecastOptions {
             quantiles: vec![0.1, 0.5, 0.9],
             paths: 100,
             seed: 0,
+            missing: Missing::default(),
         }
     }
 }
@@ -39,6 +43,9 @@ pub struct Forecasted {
     /// The timestamps of the steps, if the table has any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestamps: Option<Vec<String>>,
+    /// The frequency of the timestamps, as pandas calls it, if the table has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frequency: Option<String>,
     /// A forecast of each series, in the order of the table.
     pub series: Vec<SeriesForecast>,
 }
@@ -48,8 +55,10 @@ pub struct Forecasted {
 pub struct SeriesForecast {
     /// The series' name.
     pub name: String,
+    /// How many values were missing in the steps that the model sees.
+    pub missing: usize,
     /// The expected value at each step.
-    pub mean: Vec<f32>,
+    pub mean: Vec<f64>,
     /// The quantiles at each step, where the model gives distributions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub quantiles: Vec<Quantile>,
@@ -61,7 +70,7 @@ pub struct Quantile {
     /// The probability.
     pub probability: f64,
     /// The value at each step.
-    pub values: Vec<f32>,
+    pub values: Vec<f64>,
 }
 
 /// Says how time series go on.
@@ -69,6 +78,11 @@ pub struct Quantile {
 /// The network sees the last [`Forecasts::context`] steps. A longer horizon than the network's own is
 /// rolled: what was forecast is taken for the past of the next stretch. Where the network gives
 /// distributions, several paths are drawn and followed, so that intervals widen as they should.
+///
+/// Missing values are filled as [`ForecastOptions::missing`] says, and counted in
+/// [`SeriesForecast::missing`]; unless that is [`Missing::Mask`], the forecast is that of the filled table.
+/// Where the network brings series to a common scale itself, it is given them around zero, so that a series
+/// far above its spread keeps all its digits.
 ///
 /// Reference: `PatchTSTForPrediction.generate` of transformers 5.23, which stops at the network's own
 /// horizon and gives samples.
@@ -161,7 +175,7 @@ impl Forecast {
     /// The device fails.
     pub fn warm_up(&self) -> Result<Duration, Error> {
         let series = self.forecasts.channels.unwrap_or(1);
-        let window = vec![0.0; self.forecasts.context * series];
+        let window = vec![0.0_f64; self.forecasts.context * series];
         warm_up(|| self.stretches([&window[..]], series).map(drop))
     }
 
@@ -197,7 +211,7 @@ impl Forecast {
     ///
     /// # Errors
     /// The table has too few rows or another number of series than the network, a series has no value at
-    /// all in the steps that count, or some are missing and the network cannot do without.
+    /// all in the steps that count, some are missing and are to be refused, or the forecast is infinite.
     pub fn run(&self, table: &Table, horizon: usize) -> Result<Forecasted, Error> {
         Ok(self.run_batch([table], horizon)?.swap_remove(0))
     }
@@ -219,7 +233,7 @@ impl Forecast {
         }
         let tables: Vec<&Table> = tables.into_iter().collect();
         let windows = tables.iter().map(|table| self.window(table));
-        let windows: Vec<Vec<f32>> = windows.collect::<Result<_, _>>()?;
+        let windows: Vec<Window> = windows.collect::<Result<_, _>>()?;
         // Windows of equally many series run together.
         let mut first: Vec<Option<Vec<Stretch>>> = vec![None; tables.len()];
         for index in 0..tables.len() {
@@ -230,7 +244,7 @@ impl Forecast {
             let alike =
                 |other: &usize| tables[*other].names().len() == width && first[*other].is_none();
             let batch: Vec<usize> = (index..tables.len()).filter(alike).take(BATCH).collect();
-            let joined = batch.iter().map(|&index| &windows[index][..]);
+            let joined = batch.iter().map(|&index| &windows[index].values[..]);
             let stretches = self.stretches(joined, width)?;
             for (index, stretch) in batch.into_iter().zip(stretches) {
                 first[index] = Some(vec![stretch]);
@@ -240,8 +254,8 @@ impl Forecast {
         for ((table, window), first) in tables.into_iter().zip(windows).zip(first) {
             let width = table.names().len();
             let stretch = first.into_iter().flatten().next().unwrap_or_default();
-            let steps = self.roll(window, stretch, width, horizon)?;
-            answers.push(self.answer(table, &steps, horizon));
+            let steps = self.roll(window.values, stretch, width, horizon)?;
+            answers.push(self.answer(table, &steps, &window.missing, horizon)?);
         }
         Ok(answers)
     }
@@ -249,10 +263,11 @@ impl Forecast {
     /// The expected values after each of many windows of the past, without rolling.
     ///
     /// `past` is `[windows, context, series]` and the answer `[windows, horizon, series]`, both in
-    /// row-major order; NaN is a missing value.
+    /// row-major order; NaN is a missing value, which is filled as the options say.
     ///
     /// # Errors
-    /// The values are no whole number of windows, or some are missing and the network cannot do without.
+    /// The values are no whole number of windows, or a series' are all missing, or some are missing and are
+    /// to be refused.
     pub fn means(&self, past: &[f32], series: usize) -> Result<Vec<f32>, Error> {
         let size = self.forecasts.context * series;
         if size == 0 || !past.len().is_multiple_of(size) {
@@ -263,17 +278,27 @@ impl Forecast {
             });
         }
         let mut means = Vec::new();
-        let windows: Vec<&[f32]> = past.chunks(size).collect();
-        for batch in windows.chunks(BATCH) {
-            for stretch in self.stretches(batch.iter().copied(), series)? {
-                means.extend(stretch.0.iter().map(|at| at.mean()));
+        let names: Vec<String> = (0..series).map(|index| index.to_string()).collect();
+        for batch in past.chunks(size * BATCH) {
+            let mut windows = Vec::with_capacity(BATCH);
+            for window in batch.chunks(size) {
+                let mut values: Vec<f64> = window.iter().map(|value| f64::from(*value)).collect();
+                let count = |column| fill(&mut values, series, column, None, self.options.missing);
+                let missing = (0..series).map(count).collect();
+                let window = Window { values, missing };
+                self.check_missing(&window, &names, "past")?;
+                windows.push(window);
+            }
+            let windows = windows.iter().map(|window| &window.values[..]);
+            for stretch in self.stretches(windows, series)? {
+                means.extend(stretch.0.iter().map(|at| at.mean() as f32));
             }
         }
         Ok(means)
     }
 
     /// The steps of a table that the network sees.
-    fn window(&self, table: &Table) -> Result<Vec<f32>, Error> {
+    fn window(&self, table: &Table) -> Result<Window, Error> {
         let refuse = |reason: String| Error::Option {
             name: "table",
             reason,
@@ -290,76 +315,143 @@ impl Forecast {
                 names.join(", ")
             )));
         }
-        let window = table.last(context);
-        let steps = window.len() / names.len();
+        let window = table.window(context, self.options.missing);
+        let steps = window.values.len() / names.len();
         if steps < context {
             return Err(refuse(format!(
                 "has {steps} rows, the model looks back on {context}"
             )));
         }
-        for (column, name) in names.iter().enumerate() {
-            let mut values = window.iter().skip(column).step_by(names.len());
-            if values.all(|value| value.is_nan()) {
-                return Err(refuse(format!(
-                    "has no value of `{name}` in its last {context} steps"
-                )));
-            }
-        }
-        if !self.forecasts.missing && window.iter().any(|value| value.is_nan()) {
-            return Err(refuse(format!(
-                "has missing values in its last {context} steps, which this model cannot take; fill \
-                 them in"
-            )));
+        self.check_missing(&window, names, "table")?;
+        let filled: Vec<String> = names
+            .iter()
+            .zip(&window.missing)
+            .filter(|(_, missing)| **missing > 0)
+            .map(|(name, missing)| format!("{missing} of `{name}`"))
+            .collect();
+        if !filled.is_empty() {
+            tracing::warn!(
+                "{} missing values in the last {context} steps were {} ({})",
+                window.missing.iter().sum::<usize>(),
+                match self.options.missing {
+                    Missing::Last => "filled with the last before each",
+                    Missing::Mean => "filled with the mean of the others",
+                    Missing::Zero => "filled with zero",
+                    Missing::Mask => "masked",
+                    _ => "filled by interpolation",
+                },
+                shortened(&filled)
+            );
         }
         Ok(window)
+    }
+
+    /// Refuses windows that miss what cannot be filled.
+    fn check_missing(
+        &self,
+        window: &Window,
+        names: &[String],
+        argument: &'static str,
+    ) -> Result<(), Error> {
+        let context = self.forecasts.context;
+        let refuse = |reason: String| Error::Option {
+            name: argument,
+            reason,
+        };
+        let columns = || names.iter().zip(&window.missing);
+        if let Some((name, _)) = columns().find(|(_, missing)| **missing >= context) {
+            return Err(refuse(format!(
+                "has no value of `{name}` in its last {context} steps"
+            )));
+        }
+        let Some((name, missing)) = columns().find(|(_, missing)| **missing > 0) else {
+            return Ok(());
+        };
+        match self.options.missing {
+            Missing::Refuse => Err(refuse(format!(
+                "has missing values in its last {context} steps, {missing} of `{name}`; fill them in, or say \
+                 how by `missing` (--missing interpolate)"
+            ))),
+            Missing::Mask if !self.forecasts.missing => Err(refuse(format!(
+                "has missing values in its last {context} steps, {missing} of `{name}`, which this model \
+                 takes no mask for; fill them in, or say how by `missing` (--missing interpolate)"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Runs windows of `width` series and gives what follows each.
     fn stretches<'a>(
         &self,
-        windows: impl IntoIterator<Item = &'a [f32]>,
+        windows: impl IntoIterator<Item = &'a [f64]>,
         width: usize,
     ) -> Result<Vec<Stretch>, Error> {
-        let mut values = Vec::new();
+        let context = self.forecasts.context;
+        let mut values: Vec<f32> = Vec::new();
+        let mut observed: Vec<f32> = Vec::new();
+        let mut units = Vec::new();
         for window in windows {
-            values.extend_from_slice(window);
-        }
-        let shape = [
-            values.len() / (self.forecasts.context * width),
-            self.forecasts.context,
-            width,
-        ];
-        let mut inputs = Inputs::new();
-        if values.iter().any(|value| value.is_nan()) {
-            let observed: Vec<f32> = values
-                .iter()
-                .map(|value| if value.is_nan() { 0.0 } else { 1.0 })
+            let own: Vec<Unit> = (0..width)
+                .map(|column| match self.forecasts.centres {
+                    true => Unit::of(window.iter().skip(column).step_by(width)),
+                    false => Unit::default(),
+                })
                 .collect();
-            inputs = inputs.with("past_observed_mask", TensorData::new(observed, shape));
-            // The reference's missing values are zeros.
-            for value in values.iter_mut().filter(|value| value.is_nan()) {
-                *value = 0.0;
+            for (index, value) in window.iter().enumerate() {
+                let missing = value.is_nan();
+                observed.push(if missing { 0.0 } else { 1.0 });
+                // The reference's missing values are zeros.
+                let value = if missing { 0.0 } else { *value };
+                let scaled = own[index % width].scale(value) as f32;
+                if scaled.is_infinite() {
+                    return Err(Error::Option {
+                        name: "table",
+                        reason: format!(
+                            "has the value {value}, which is too large for the model; scale it"
+                        ),
+                    });
+                }
+                values.push(scaled);
             }
+            units.extend(own);
+        }
+        let shape = [values.len() / (context * width), context, width];
+        let mut inputs = Inputs::new();
+        if observed.contains(&0.0) {
+            inputs = inputs.with("past_observed_mask", TensorData::new(observed, shape));
         }
         let inputs = inputs.with("past_values", TensorData::new(values, shape));
         self.device
-            .attempt(|| self.forward(inputs, shape[0], width))
+            .attempt(|| self.forward(inputs, &units, shape[0], width))
     }
 
-    fn forward(&self, inputs: Inputs, windows: usize, width: usize) -> Result<Vec<Stretch>, Error> {
+    fn forward(
+        &self,
+        inputs: Inputs,
+        units: &[Unit],
+        windows: usize,
+        width: usize,
+    ) -> Result<Vec<Stretch>, Error> {
         let mut outputs = self.device.forward(&*self.model, inputs)?;
         let Some(family) = self.forecasts.family else {
             let values = self.take(&mut outputs, "prediction_outputs")?;
             let size = self.forecasts.horizon * width;
-            let stretch = |values: &[f32]| Stretch(values.iter().map(|v| At::Value(*v)).collect());
-            return Ok(values.chunks(size).map(stretch).collect());
+            let windows = values.chunks(size).zip(units.chunks(width));
+            let stretch = |(values, units): (&[f32], &[Unit])| {
+                let values = values.iter().enumerate();
+                let at =
+                    values.map(|(index, value)| units[index % width].restore(f64::from(*value)));
+                Stretch(at.map(At::Value).collect())
+            };
+            return Ok(windows.map(stretch).collect());
         };
-        self.distributions(&mut outputs, family, windows, width)
+        self.distributions(&mut outputs, units, family, windows, width)
     }
 
     fn distributions(
         &self,
         outputs: &mut Outputs,
+        units: &[Unit],
         family: Family,
         windows: usize,
         width: usize,
@@ -381,10 +473,12 @@ impl Forecast {
                 let of = |parameter: &Vec<f32>| f64::from(parameter[window * size + index]);
                 let parameters: Vec<f64> = parameters.iter().map(of).collect();
                 let series = window * width + index % width;
-                let (loc, scale) = (f64::from(loc[series]), f64::from(scale[series]));
+                let unit = units[series];
+                let loc = unit.restore(f64::from(loc[series]));
+                let scale = f64::from(scale[series]) * unit.size;
                 match family.distribution(&parameters, loc, scale) {
                     Some(distribution) => At::Distribution(distribution),
-                    None => At::Value(f32::NAN),
+                    None => At::Value(f64::NAN),
                 }
             };
             Stretch((0..size).map(at).collect())
@@ -404,7 +498,7 @@ impl Forecast {
     /// Goes on from the first stretch to the horizon: for each step and series what is known of it.
     fn roll(
         &self,
-        mut window: Vec<f32>,
+        mut window: Vec<f64>,
         first: Stretch,
         width: usize,
         horizon: usize,
@@ -444,17 +538,14 @@ impl Forecast {
             } else {
                 known.extend((0..own).map(|index| {
                     let mean = stretches.iter().map(|stretch| stretch.0[index].mean());
-                    let mean = mean.map(f64::from).sum::<f64>() / stretches.len() as f64;
+                    let mean = mean.sum::<f64>() / stretches.len() as f64;
                     // What the paths have just drawn stands at the end of their windows.
-                    let mut drawn: Vec<f32> = windows
+                    let mut drawn: Vec<f64> = windows
                         .iter()
                         .map(|window| window[window.len() + index - own])
                         .collect();
-                    drawn.sort_by(f32::total_cmp);
-                    Known::Many {
-                        mean: mean as f32,
-                        drawn,
-                    }
+                    drawn.sort_by(f64::total_cmp);
+                    Known::Many { mean, drawn }
                 }));
             }
             if known.len() < total {
@@ -469,16 +560,24 @@ impl Forecast {
         Ok(known)
     }
 
-    fn answer(&self, table: &Table, steps: &[Known], horizon: usize) -> Forecasted {
+    fn answer(
+        &self,
+        table: &Table,
+        steps: &[Known],
+        missing: &[usize],
+        horizon: usize,
+    ) -> Result<Forecasted, Error> {
         let width = table.names().len();
         let quantiles: &[f64] = match self.forecasts.family {
             Some(_) => &self.options.quantiles,
             None => &[],
         };
-        let series = table.names().iter().enumerate().map(|(column, name)| {
+        let series = table.names().iter().zip(missing).enumerate();
+        let series = series.map(|(column, (name, missing))| {
             let own = || steps.iter().skip(column).step_by(width);
-            SeriesForecast {
+            let forecast = SeriesForecast {
                 name: name.clone(),
+                missing: *missing,
                 mean: own().map(Known::mean).collect(),
                 quantiles: quantiles
                     .iter()
@@ -487,36 +586,127 @@ impl Forecast {
                         values: own().map(|known| known.quantile(probability)).collect(),
                     })
                     .collect(),
-            }
+            };
+            forecast.check()?;
+            Ok(forecast)
         });
-        Forecasted {
+        Ok(Forecasted {
+            series: series.collect::<Result<_, Error>>()?,
             timestamps: (1..=horizon).map(|step| table.time_after(step)).collect(),
-            series: series.collect(),
+            frequency: table.frequency(),
+        })
+    }
+}
+
+impl SeriesForecast {
+    /// Refuses what is no number.
+    fn check(&self) -> Result<(), Error> {
+        let quantiles = self.quantiles.iter().map(|quantile| &quantile.values);
+        let odd = std::iter::once(&self.mean)
+            .chain(quantiles)
+            .find_map(|values| {
+                let step = values.iter().position(|value| !value.is_finite())?;
+                Some((step + 1, values[step]))
+            });
+        let Some((step, value)) = odd else {
+            return Ok(());
+        };
+        let what = if value.is_nan() {
+            "not a number"
+        } else {
+            "infinite"
+        };
+        Err(Error::Option {
+            name: "table",
+            reason: format!(
+                "the forecast of `{}` is {what} from step {step} on: its values, or what the model makes of \
+                 them, are too large for the model's numbers; scale the series, or take a shorter horizon",
+                self.name
+            ),
+        })
+    }
+}
+
+/// The first few of a list, and how many more there are.
+fn shortened(list: &[String]) -> String {
+    const SHOWN: usize = 8;
+    match list.len().checked_sub(SHOWN) {
+        None | Some(0) => list.join(", "),
+        Some(more) => format!("{} and {more} more", list[..SHOWN].join(", ")),
+    }
+}
+
+/// What a series' values are brought near zero by, before they lose digits in the network's numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Unit {
+    offset: f64,
+    size: f64,
+}
+
+impl Default for Unit {
+    fn default() -> Self {
+        Self {
+            offset: 0.0,
+            size: 1.0,
         }
+    }
+}
+
+impl Unit {
+    /// Values beyond it have squares that overflow.
+    const LARGE: f64 = (1_u64 << 40) as f64;
+
+    /// The mean, and 1 but for values so large that no scale of a network has a minimum that counts.
+    fn of<'a>(values: impl Iterator<Item = &'a f64> + Clone) -> Self {
+        let observed = || values.clone().filter(|value| !value.is_nan());
+        let Some(first) = observed().next() else {
+            return Self::default();
+        };
+        let count = observed().count() as f64;
+        let mean = observed().map(|value| (value - first) / count).sum::<f64>();
+        let offset = first + mean;
+        let largest = observed()
+            .map(|value| (value - offset).abs())
+            .fold(0.0, f64::max);
+        if !offset.is_finite() || !largest.is_finite() {
+            return Self::default();
+        }
+        let size = if largest > Self::LARGE {
+            (largest / Self::LARGE).log2().ceil().exp2()
+        } else {
+            1.0
+        };
+        Self { offset, size }
+    }
+
+    fn scale(self, value: f64) -> f64 {
+        (value - self.offset) / self.size
+    }
+
+    fn restore(self, value: f64) -> f64 {
+        value * self.size + self.offset
     }
 }
 
 /// One value of the future.
 #[derive(Debug, Clone, Copy)]
 enum At {
-    Value(f32),
+    Value(f64),
     Distribution(Distribution),
 }
 
 impl At {
-    fn mean(&self) -> f32 {
+    fn mean(&self) -> f64 {
         match self {
             At::Value(value) => *value,
-            At::Distribution(distribution) => distribution.mean() as f32,
+            At::Distribution(distribution) => distribution.mean(),
         }
     }
 
-    fn sample(&self, draws: &mut Draws) -> f32 {
+    fn sample(&self, draws: &mut Draws) -> f64 {
         match self {
             At::Value(value) => *value,
-            At::Distribution(distribution) => {
-                distribution.sample([draws.draw(), draws.draw()]) as f32
-            }
+            At::Distribution(distribution) => distribution.sample([draws.draw(), draws.draw()]),
         }
     }
 }
@@ -530,27 +720,27 @@ enum Known {
     One(At),
     /// The paths' mean, and what they drew, in ascending order.
     Many {
-        mean: f32,
-        drawn: Vec<f32>,
+        mean: f64,
+        drawn: Vec<f64>,
     },
 }
 
 impl Known {
-    fn mean(&self) -> f32 {
+    fn mean(&self) -> f64 {
         match self {
             Known::One(at) => at.mean(),
             Known::Many { mean, .. } => *mean,
         }
     }
 
-    fn quantile(&self, p: f64) -> f32 {
+    fn quantile(&self, p: f64) -> f64 {
         match self {
             Known::One(At::Value(value)) => *value,
-            Known::One(At::Distribution(distribution)) => distribution.quantile(p) as f32,
+            Known::One(At::Distribution(distribution)) => distribution.quantile(p),
             Known::Many { drawn, .. } => {
                 // Linear between the two nearest, as numpy's.
                 let place = p * (drawn.len() - 1) as f64;
-                let (low, part) = (place.floor() as usize, place.fract() as f32);
+                let (low, part) = (place.floor() as usize, place.fract());
                 let high = (low + 1).min(drawn.len() - 1);
                 drawn[low] + (drawn[high] - drawn[low]) * part
             }

@@ -35,4 +35,5 @@ pub use token_classification::{
 };
 
 pub use salamander_models::Forecasts;
-pub use salamander_models::processing::series::{Table, TableOptions};
+pub use salamander_models::processing::missing::Missing;
+pub use salamander_models::processing::series::{SeriesError, Table, TableOptions};

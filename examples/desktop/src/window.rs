@@ -400,17 +400,16 @@ fn curves(past: &Table, forecast: &Forecasted) -> Vec<Curves> {
         let shown = past.len().min(2 * horizon);
         let observed = (0..shown).map(|step| {
             let value = past.row(past.len() - shown + step)[column];
-            [step as f64 - shown as f64 + 1.0, f64::from(value)]
+            [step as f64 - shown as f64 + 1.0, value]
         });
         let observed: Vec<[f64; 2]> = observed.filter(|[_, value]| value.is_finite()).collect();
         let steps: Vec<f64> = (1..=horizon).map(|step| step as f64).collect();
-        let wide = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect();
         let (low, high): (Vec<f64>, Vec<f64>) = match &series.quantiles[..] {
-            [low, .., high] => (wide(&low.values), wide(&high.values)),
+            [low, .., high] => (low.values.clone(), high.values.clone()),
             _ => (Vec::new(), Vec::new()),
         };
         let mean = steps.iter().zip(&series.mean);
-        let mean = mean.map(|(step, value)| [*step, f64::from(*value)]);
+        let mean = mean.map(|(step, value)| [*step, *value]);
         Curves {
             name: series.name.clone(),
             // The line goes on from the last value that was observed.

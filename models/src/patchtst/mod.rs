@@ -130,6 +130,7 @@ impl Loader<'_> {
             channels: Some(config.num_input_channels),
             family: config.family()?,
             missing: true,
+            centres: config.scaling() == config::Scaling::Std,
         };
         Ok(Box::new(Served {
             module: load(module, self.class, map, self.checkpoint)?,
@@ -286,6 +287,7 @@ fn load_original(
             channels: config.enc_in,
             family: None,
             missing: false,
+            centres: config.revin,
         },
         device: device.clone(),
     }))

@@ -184,8 +184,12 @@ impl Scaler {
         let total = observed.clone().sum_dim(1);
         let count = total.clone().clamp_min(1.0);
         if self.scaling == Scaling::Std {
-            let loc = (values.clone() * observed.clone()).sum_dim(1) / count.clone();
+            let mean = |values: Tensor<3>| (values * observed.clone()).sum_dim(1) / count.clone();
+            let loc = mean(values.clone());
             let centred = values - loc.clone();
+            // Far from zero a mean loses digits that the deviations still have.
+            let rest = mean(centred.clone());
+            let (loc, centred) = (loc + rest.clone(), centred - rest);
             let variance = (centred.clone() * observed).square().sum_dim(1) / count;
             let scale = (variance + self.minimum).sqrt();
             return (centred / scale.clone(), loc, scale);

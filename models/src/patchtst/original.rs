@@ -384,14 +384,18 @@ impl Backbone {
             );
         }
         let mean = series.clone().mean_dim(2);
-        let variance = (series.clone() - mean.clone()).square().mean_dim(2);
-        let scale = (variance + EPSILON).sqrt();
-        let loc = if self.subtract_last {
-            series.clone().narrow(2, steps - 1, 1)
+        let centred = series.clone() - mean.clone();
+        // Far from zero a mean loses digits that the deviations still have.
+        let rest = centred.clone().mean_dim(2);
+        let (mean, centred) = (mean + rest.clone(), centred - rest);
+        let scale = (centred.clone().square().mean_dim(2) + EPSILON).sqrt();
+        let (loc, centred) = if self.subtract_last {
+            let last = series.clone().narrow(2, steps - 1, 1);
+            (last.clone(), series - last)
         } else {
-            mean
+            (mean, centred)
         };
-        let scaled = (series - loc.clone()) / scale.clone();
+        let scaled = centred / scale.clone();
         let scaled = match (&self.revin_weight, &self.revin_bias) {
             (Some(weight), Some(bias)) => scaled * across(weight) + across(bias),
             _ => scaled,
