@@ -25,7 +25,8 @@ pub(crate) struct Forecast {
     /// How many steps to forecast; by default what the model gives at once
     #[arg(long, value_name = "STEPS")]
     horizon: Option<usize>,
-    /// A column to forecast, by name; may be given several times; by default all but the timestamps
+    /// A column to forecast, or a series of a long table, by name; may be given several times; by default all
+    /// but the timestamps
     #[arg(long = "column", value_name = "NAME")]
     columns: Vec<String>,
     /// The column of timestamps; by default the first that looks like dates

@@ -207,7 +207,8 @@ impl Forecast {
         Ok((table, forecast))
     }
 
-    /// Forecasts the `horizon` steps after a table's last row.
+    /// Forecasts the `horizon` steps after a table's last row. A model of one series forecasts each by
+    /// itself.
     ///
     /// # Errors
     /// The table has too few rows or another number of series than the network, a series has no value at
@@ -232,6 +233,10 @@ impl Forecast {
             });
         }
         let tables: Vec<&Table> = tables.into_iter().collect();
+        if self.forecasts.channels == Some(1) && tables.iter().any(|table| table.names().len() > 1)
+        {
+            return self.run_each(&tables, horizon);
+        }
         let windows = tables.iter().map(|table| self.window(table));
         let windows: Vec<Window> = windows.collect::<Result<_, _>>()?;
         // Windows of equally many series run together.
@@ -258,6 +263,21 @@ impl Forecast {
             answers.push(self.answer(table, &steps, &window.missing, horizon)?);
         }
         Ok(answers)
+    }
+
+    /// Forecasts each series by itself, with a model of one.
+    fn run_each(&self, tables: &[&Table], horizon: usize) -> Result<Vec<Forecasted>, Error> {
+        let parts: Vec<Table> = tables.iter().flat_map(|table| table.split()).collect();
+        let mut series = self.run_batch(&parts, horizon)?.into_iter();
+        let answers = tables.iter().map(|table| {
+            let own: Vec<Forecasted> = series.by_ref().take(table.names().len()).collect();
+            Forecasted {
+                timestamps: (1..=horizon).map(|step| table.time_after(step)).collect(),
+                frequency: table.frequency(),
+                series: own.into_iter().flat_map(|answer| answer.series).collect(),
+            }
+        });
+        Ok(answers.collect())
     }
 
     /// The expected values after each of many windows of the past, without rolling.

@@ -105,7 +105,8 @@ pub enum SeriesError {
 /// How a table is to be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableOptions {
-    /// The columns to read, in this order; by default all that are not the timestamps.
+    /// The columns to read, in this order, or the series of a long table; by default all that are not the
+    /// timestamps.
     pub columns: Option<Vec<String>>,
     /// The column of timestamps; by default the first one that looks like dates, or is called so.
     pub timestamps: Option<String>,
@@ -502,7 +503,10 @@ impl Sheet {
                     line: row.line,
                     column: self.names[column].clone(),
                     text: text.to_owned(),
-                    reason,
+                    reason: match text.bytes().filter(u8::is_ascii_digit).count() {
+                        4.. if !is_numeric(text) => NO_NUMBER,
+                        _ => reason,
+                    },
                 })?;
                 values.push(value);
             }
@@ -530,6 +534,9 @@ impl Sheet {
         }
     }
 }
+
+const NO_NUMBER: &str = "is not a number; if it is a timestamp, say how it is written by `date_format` (--date-format), \
+                         for instance %d/%m/%y";
 
 const NO_TIMESTAMP: &str = "is not a timestamp such as 2016-07-01 00:00, 20160701, 2016-07, 2016Q3 or a whole number; \
                             say how it is written by `date_format` (--date-format), for instance %d.%m.%y";
@@ -586,9 +593,19 @@ impl Table {
             }
         };
         let at = time.as_ref().map(|(column, _)| *column);
-        let columns: Vec<usize> = match &options.columns {
-            Some(columns) => columns
-                .iter()
+        // Of a long table, series may be chosen as well as columns.
+        let known = |name: &&String| ids.is_empty() || sheet.names.contains(*name);
+        let (chosen, series): (Vec<&String>, Vec<&String>) = match &options.columns {
+            Some(columns) => columns.iter().partition(known),
+            None => (Vec::new(), Vec::new()),
+        };
+        let columns: Vec<usize> = match options
+            .columns
+            .as_ref()
+            .filter(|_| !chosen.is_empty() || series.is_empty())
+        {
+            Some(_) => chosen
+                .into_iter()
                 .map(|name| sheet.find(name))
                 .collect::<Result<_, _>>()?,
             // Lines that end in a delimiter have a last column without a name.
@@ -633,6 +650,42 @@ impl Table {
         } else {
             reader.long(&ids)
         }
+    }
+
+    /// The table of some of its series, in this order.
+    ///
+    /// # Errors
+    /// A series is not there.
+    fn select(&self, names: &[&String]) -> Result<Self, SeriesError> {
+        let find = |name: &&String| {
+            let at = self.names.iter().position(|other| other == *name);
+            at.ok_or_else(|| SeriesError::NoColumn {
+                column: (*name).clone(),
+                known: self.names.clone(),
+            })
+        };
+        let columns: Vec<usize> = names.iter().map(find).collect::<Result<_, _>>()?;
+        Ok(self.of_columns(&columns))
+    }
+
+    fn of_columns(&self, columns: &[usize]) -> Self {
+        let rows = self.values.chunks(self.names.len().max(1));
+        let values = rows.flat_map(|row| columns.iter().map(|column| row[*column]));
+        Self {
+            names: columns
+                .iter()
+                .map(|column| self.names[*column].clone())
+                .collect(),
+            times: self.times.clone(),
+            values: values.collect(),
+        }
+    }
+
+    /// A table for each series.
+    pub fn split(&self) -> Vec<Self> {
+        (0..self.names.len())
+            .map(|column| self.of_columns(&[column]))
+            .collect()
     }
 
     /// A table of values, row by row, NaN where one is missing. A last row that is not full is left out.
@@ -1306,6 +1359,16 @@ mod tests {
             (table.row(1), table.time_after(1).unwrap()),
             (&[3.0, 2.0][..], "2024-01-04".to_owned())
         );
+        let options = TableOptions {
+            columns: Some(vec!["a".to_owned()]),
+            ..TableOptions::default()
+        };
+        let chosen = Table::parse(text.as_bytes(), &options).unwrap();
+        assert_eq!(
+            (chosen.names(), chosen.row(1)),
+            (&["a".to_owned()][..], &[2.0][..])
+        );
+        assert_eq!(table.split()[1], chosen);
         let text = "2024-01-01,x,1\n2024-01-01,y,2\n2024-01-02,x,3\n2024-01-02,y,4\n";
         let table = parse(text).unwrap();
         assert_eq!(

@@ -535,6 +535,8 @@ pub struct Clock {
     seconds: bool,
     /// How many digits of a second's fraction, at most nine.
     fraction: usize,
+    /// What stands before noon and after it, where hours go to twelve.
+    halves: Option<[String; 2]>,
     /// `Z`, an offset from UTC or nothing, kept as it is.
     zone: String,
     /// The offset of `zone`.
@@ -548,6 +550,10 @@ impl Clock {
         let text = text.strip_prefix([' ', 'T', 't']).unwrap_or(text);
         let end = text.find(|c: char| !c.is_ascii_digit() && !":.,".contains(c));
         let (time, zone) = text.split_at(end.unwrap_or(text.len()));
+        let (halves, afternoon, zone) = match read_half(zone) {
+            Some((halves, afternoon)) => (Some(halves), afternoon, ""),
+            None => (None, false, zone),
+        };
         let offset = read_offset(zone.trim_start())?;
         let (time, fraction) = match time.split_once(['.', ',']) {
             Some((time, fraction)) => (time, Some(fraction)),
@@ -579,7 +585,13 @@ impl Clock {
         for (number, part) in numbers.iter_mut().zip(&parts) {
             *number = part.parse::<u8>().ok().map(i128::from)?;
         }
-        let [hours, minutes, seconds] = numbers;
+        let [mut hours, minutes, seconds] = numbers;
+        if halves.is_some() {
+            if !(1..=12).contains(&hours) {
+                return None;
+            }
+            hours = hours % 12 + if afternoon { 12 } else { 0 };
+        }
         if hours > 23 || minutes > 59 || seconds > 59 {
             return None;
         }
@@ -596,6 +608,7 @@ impl Clock {
             minutes: parts.len() > 1,
             seconds: parts.len() > 2,
             fraction: fraction.len(),
+            halves,
             zone: zone.to_owned(),
             offset,
         };
@@ -606,6 +619,14 @@ impl Clock {
     fn write(&self, out: &mut String, nanoseconds: i128, offset: Option<i128>) {
         let seconds = nanoseconds / SECOND;
         let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+        let half = self
+            .halves
+            .as_ref()
+            .map(|[before, after]| if hours < 12 { before } else { after });
+        let hours = match half {
+            Some(_) => (hours + 11) % 12 + 1,
+            None => hours,
+        };
         let colon = if self.colons { ":" } else { "" };
         out.extend(self.separator);
         let width = if self.padded { 2 } else { 1 };
@@ -620,6 +641,7 @@ impl Clock {
             let digits = format!("{:09}", nanoseconds % SECOND);
             let _ = write!(out, ".{}", &digits[..self.fraction]);
         }
+        out.extend(half.map(|half| &half[..]));
         match offset.filter(|_| offset != self.offset && self.offset.is_some()) {
             None => out.push_str(&self.zone),
             Some(offset) => {
@@ -640,6 +662,21 @@ impl Clock {
             }
         }
     }
+}
+
+/// The halves of the day as they are written, if a text is one, and whether it is the second.
+fn read_half(text: &str) -> Option<([String; 2], bool)> {
+    let trimmed = text.trim_start();
+    let space = &text[..text.len() - trimmed.len()];
+    let (before, after) = match trimmed {
+        "AM" | "PM" => ("AM", "PM"),
+        "am" | "pm" => ("am", "pm"),
+        _ => return None,
+    };
+    Some((
+        [format!("{space}{before}"), format!("{space}{after}")],
+        trimmed == after,
+    ))
 }
 
 /// The nanoseconds of `Z`, `+02:00`, `-0330`, `+02`; of nothing, nothing.
@@ -873,6 +910,8 @@ mod tests {
             ("31.01.2024 12:00", DAY, "01.02.2024 12:00"),
             ("31/12/2024", DAY, "01/01/2025"),
             ("12/31/2024 1:05", DAY, "01/01/2025 1:05"),
+            ("12/31/2024 11:30 AM", DAY / 24, "12/31/2024 12:30 PM"),
+            ("12/31/2024 11:30:00pm", DAY / 24, "01/01/2025 12:30:00am"),
             ("2016-07", 31 * DAY, "2016-08"),
             ("12/2016", 31 * DAY, "01/2017"),
             ("2016M07", 31 * DAY, "2016M08"),
