@@ -43,6 +43,18 @@ pub(crate) struct Convert {
     /// timm/vit_base_patch16_224
     #[arg(long, value_name = "NAME")]
     architecture: Option<String>,
+    /// What stands before the names of the model's tensors, such as `student.`; nothing else is written then
+    #[arg(long, value_name = "PREFIX")]
+    prefix: Option<String>,
+    /// Write only tensors whose names are like this, `*` for any text; may be given several times
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<String>,
+    /// Leave out tensors whose names are like this; may be given several times
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// Leave out what the format cannot hold, and say so, instead of writing nothing
+    #[arg(long)]
+    skip: bool,
     /// Leave the tensors' names as they are
     #[arg(long)]
     keep_names: bool,
@@ -118,6 +130,10 @@ impl Convert {
             compression: self.compress,
             pretty: self.pretty,
             architecture: self.architecture,
+            prefix: self.prefix,
+            include: self.include,
+            exclude: self.exclude,
+            skip: self.skip,
             keep_names: self.keep_names,
             overwrite: self.overwrite,
         };

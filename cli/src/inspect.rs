@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use salamander::{Inspection, inspect};
+use salamander::{Inspection, inspect_under};
 
 use crate::Failure;
 use crate::output::table;
@@ -14,6 +14,9 @@ pub(crate) struct Inspect {
     /// A model directory, a weight file, or a hub id
     #[arg(value_name = "DIR|FILE|ID")]
     path: PathBuf,
+    /// What stands before the names of the model's tensors, such as `student.`
+    #[arg(long, value_name = "PREFIX")]
+    prefix: Option<String>,
     /// Print everything as one JSON object
     #[arg(long)]
     json: bool,
@@ -21,7 +24,7 @@ pub(crate) struct Inspect {
 
 impl Inspect {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let found = inspect(&self.path)?;
+        let found = inspect_under(&self.path, self.prefix.as_deref())?;
         let mut out = io::stdout().lock();
         if self.json {
             serde_json::to_writer_pretty(&mut out, &found)?;

@@ -63,6 +63,14 @@ struct DeviceArgument {
     /// What linear layers are computed in: f32, f16, bf16, int8 or int4, as far as the device has them
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = Device::dtype_named)]
     dtype: Dtype,
+    /// What stands before the names of the model's tensors, such as `student.`, for files in which several models' stand
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        default_value = "",
+        hide_default_value = true
+    )]
+    prefix: String,
     /// How many threads compute on a CPU; by default as many as it has
     #[arg(long, value_name = "COUNT")]
     threads: Option<usize>,
@@ -77,7 +85,9 @@ impl DeviceArgument {
             Some(name) => name.parse()?,
             None => Device::from_env()?,
         };
-        Ok(device.with_dtype(self.dtype.clone())?)
+        Ok(device
+            .with_dtype(self.dtype.clone())?
+            .with_prefix(&self.prefix[..]))
     }
 }
 

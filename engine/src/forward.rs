@@ -40,7 +40,7 @@ impl Network {
             Some(name) if name.contains('/') && !is_class(name) => (Some(name), None),
             class => (None, class),
         };
-        let source = Source::open(model.as_ref(), preset, class.is_some())?;
+        let source = Source::open(model.as_ref(), preset, class.is_some(), device.prefix())?;
         let checkpoint = device.weights(source.checkpoint);
         let (class, model) = device.load(source.directory.path(), || {
             open_class(&source.config, class, &checkpoint, device.burn())

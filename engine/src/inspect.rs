@@ -9,6 +9,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 use crate::native::{Native, memory};
+use crate::source::under;
 use crate::{Device, Error, ModelDir};
 
 /// What a model directory or a weight file holds.
@@ -86,6 +87,14 @@ pub struct TensorInfo {
 /// # Errors
 /// There is no such thing, or its files cannot be read.
 pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, Error> {
+    inspect_under(path, None)
+}
+
+/// The same, with names looked for under a prefix, as [`Device::with_prefix`] says.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_under(path: impl AsRef<Path>, prefix: Option<&str>) -> Result<Inspection, Error> {
     let path = path.as_ref();
     let directory = if path.is_file() {
         None
@@ -93,7 +102,7 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, Error> {
         Some(ModelDir::find(path)?)
     };
     let path = directory.as_ref().map_or(path, ModelDir::path);
-    let checkpoint = Checkpoint::open(path)?;
+    let checkpoint = under(Checkpoint::open(path)?, prefix);
     let config = match &directory {
         Some(directory) => directory.known_config()?,
         // What a file holds itself.

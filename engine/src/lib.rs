@@ -24,7 +24,7 @@ pub use convert::{Conversion, ConvertOptions, Converted, Progress, convert, dtyp
 pub use device::{BackendDevices, Device, DeviceError, DeviceInfo};
 pub use error::Error;
 pub use forward::Network;
-pub use inspect::{DetectedField, Detection, Inspection, TensorInfo, inspect};
+pub use inspect::{DetectedField, Detection, Inspection, TensorInfo, inspect, inspect_under};
 pub use model_dir::ModelDir;
 #[cfg(feature = "hub")]
 pub use salamander_hub as hub;

@@ -17,6 +17,17 @@ pub(crate) struct Source {
     pub(crate) checkpoint: Checkpoint,
 }
 
+/// The checkpoint from under a prefix, if one is given and was not taken off yet.
+pub(crate) fn under(checkpoint: Checkpoint, prefix: Option<&str>) -> Checkpoint {
+    match prefix {
+        Some(prefix) if checkpoint.prefix().is_none() => {
+            let dot = if prefix.ends_with('.') { "" } else { "." };
+            checkpoint.under(&format!("{prefix}{dot}"))
+        }
+        _ => checkpoint,
+    }
+}
+
 impl Source {
     /// Opens a model directory, hub id or weight file with its configuration, timm's too, or with a preset's.
     /// Where a class is named, it says what a configuration would.
@@ -24,9 +35,10 @@ impl Source {
         model: &Path,
         preset: Option<&str>,
         class_named: bool,
+        prefix: Option<&str>,
     ) -> Result<Self, Error> {
         let directory = ModelDir::find(model)?;
-        let checkpoint = directory.checkpoint()?;
+        let checkpoint = under(directory.checkpoint()?, prefix);
         if let Some(native) = Native::open(&directory)? {
             for shortcoming in native.hardware().shortcomings(memory(), None) {
                 tracing::warn!(model = %directory.path().display(), "{shortcoming}");

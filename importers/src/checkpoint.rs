@@ -64,6 +64,11 @@ impl Dtype {
         })
     }
 
+    /// Whether its values are texts, which no format of weights holds.
+    pub fn is_text(&self) -> bool {
+        matches!(self, Dtype::Other(name) if name == "string")
+    }
+
     /// Whether its values are floats once they are read.
     pub fn is_float(&self) -> bool {
         self.to_burn().is_some_and(|dtype| dtype.is_float())
@@ -242,6 +247,10 @@ pub struct Entry {
     pub generated: bool,
     /// Where a graph takes it, as far as it has one.
     pub(crate) place: Option<Place>,
+    /// Its name in the file, where it is known by another.
+    own: Option<Arc<str>>,
+    /// Whether it is outside of the prefix that names are looked for under, so that it may stay unused.
+    pub(crate) outside: bool,
     read: Arc<Read>,
     stored: Option<Arc<Stored>>,
 }
@@ -260,6 +269,8 @@ impl Entry {
             layout: Layout::default(),
             generated: false,
             place: None,
+            own: None,
+            outside: false,
             read: Arc::new(read),
             stored: None,
         }
@@ -274,6 +285,33 @@ impl Entry {
     ) -> Self {
         self.stored = Some(Arc::new(stored));
         self
+    }
+
+    /// A tensor that no file holds, since it follows from others: of `i64`, or else of `f32`.
+    pub fn computed(data: TensorData) -> Self {
+        let (dtype, data) = match data.dtype() {
+            DType::I64 => (Dtype::I64, data),
+            _ => (Dtype::F32, data.convert::<f32>()),
+        };
+        let (shape, bytes) = (data.shape().to_vec(), data.as_bytes().len());
+        Self::new(dtype, shape, bytes, move || Ok(data.clone()))
+    }
+
+    /// The same entry, which the file has under this name, or under the one that was said so before.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.own.get_or_insert_with(|| name.into());
+        self
+    }
+
+    /// The name in the file, where it is known by another.
+    pub fn own_name(&self) -> Option<&str> {
+        self.own.as_deref()
+    }
+
+    /// Whether it is outside of the [`prefix`](Checkpoint::prefix) that names are looked for under.
+    pub fn is_outside(&self) -> bool {
+        self.outside
     }
 
     /// The same entry, whose axes lie as `layout` says.
@@ -371,8 +409,11 @@ pub struct Checkpoint {
     /// The names of other weights in the directory that was opened, which come after these in the order of
     /// [`Checkpoint::open`].
     pub passed_over: Vec<String>,
+    /// The names of tensors in the files that are not among these: a training's state, texts, and constants of graphs.
+    pub left_out: Vec<String>,
     /// The string metadata that the format carries.
     pub metadata: BTreeMap<String, String>,
+    pub(crate) prefix: Option<String>,
     entries: IndexMap<String, Entry>,
     trace: Option<Arc<Trace>>,
     compute: Dtype,
@@ -467,7 +508,7 @@ impl Checkpoint {
         let metadata = std::fs::metadata(&named).map_err(FormatError::io(path))?;
         if metadata.is_dir() {
             let taken = weights_in(path)?;
-            let mut checkpoint = detect::open(&taken)?;
+            let mut checkpoint = detect::open(&taken)?.unwrapped();
             checkpoint.passed_over = passed_over(path, &taken, &checkpoint.files)?;
             if !checkpoint.passed_over.is_empty() {
                 tracing::info!(
@@ -478,7 +519,7 @@ impl Checkpoint {
             }
             return Ok(checkpoint);
         }
-        detect::open(&named)
+        Ok(detect::open(&named)?.unwrapped())
     }
 
     /// A checkpoint of the same files with other tensors.
@@ -494,9 +535,7 @@ impl Checkpoint {
     /// unused.
     #[must_use]
     pub fn with_computed(&self, name: &str, values: Vec<f32>, shape: Vec<usize>) -> Self {
-        let data = TensorData::new(values, shape.clone());
-        let bytes = data.as_bytes().len();
-        let entry = Entry::new(Dtype::F32, shape, bytes, move || Ok(data.clone()));
+        let entry = Entry::computed(TensorData::new(values, shape));
         let mut checkpoint = self.clone();
         checkpoint.put(name.to_owned(), entry.with_generated(true));
         checkpoint
@@ -517,7 +556,9 @@ impl Checkpoint {
             format,
             files,
             passed_over: Vec::new(),
+            left_out: Vec::new(),
             metadata,
+            prefix: None,
             entries,
             trace: None,
             compute: Dtype::F32,
@@ -556,6 +597,14 @@ impl Checkpoint {
     /// Whether there is no tensor at all.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Lets tensors of these names stay unused.
+    pub(crate) fn make_optional(&mut self, is: impl Fn(&str) -> bool) {
+        let entries = self.entries.iter_mut();
+        for (_, entry) in entries.filter(|(name, _)| is(name)) {
+            entry.outside = true;
+        }
     }
 
     /// Takes the tensor of that name out.

@@ -51,6 +51,22 @@ pub enum FormatError {
     /// A traced checkpoint is not loaded; its trace says what would have been.
     #[error("the checkpoint is traced, not loaded")]
     Traced,
+    /// Tensors that belong to a model, and are not its parameters.
+    #[error("{}: {reason}", path.display())]
+    NotAModel {
+        /// The file.
+        path: PathBuf,
+        /// What they are, and what to do.
+        reason: String,
+    },
+    /// A model's names stand under several prefixes.
+    #[error("{}: the model's names stand under each of {}; say with `--prefix`, or `Device::with_prefix`, which are meant", path.display(), quoted(prefixes))]
+    Prefixes {
+        /// The file.
+        path: PathBuf,
+        /// The prefixes.
+        prefixes: Vec<String>,
+    },
     /// The path holds no weights in a format that can be read.
     #[error("{}: {reason}; weights are looked for as one `*.safetensors`, `*.bin`, `*.pt`, `*.pth`, `*.gguf`, `*.npz`, `*.h5`, `*.pb` or `*.tflite` file, as several under a `*.index.json`, or as a TensorFlow checkpoint", path.display())]
     NoWeights {
@@ -66,6 +82,11 @@ impl FormatError {
         let path = path.to_owned();
         move |source| FormatError::Io { path, source }
     }
+}
+
+fn quoted(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    quoted.join(", ")
 }
 
 fn at(offset: Option<u64>) -> String {

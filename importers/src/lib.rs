@@ -28,6 +28,7 @@ mod mlx;
 pub mod model_text;
 pub mod numpy;
 pub mod onnx;
+mod prefix;
 mod protobuf;
 pub mod pytorch;
 mod pytorch_layout;

@@ -10,7 +10,7 @@ use crate::checkpoint::{Checkpoint, Dtype, Entry, Layer, Layout, Place, Placemen
 use crate::data;
 use crate::error::{FormatError, LoadError};
 use crate::key_map::{Block, KeyMap, Source};
-use crate::report::{Ambiguous, KeyReport, Mismatch, Missing, Unexpected};
+use crate::report::{Ambiguous, KeyReport, Mismatch, Missing, Unexpected, some};
 
 /// Fills every parameter of `module` from `checkpoint`, by the names of `map`.
 ///
@@ -320,7 +320,10 @@ fn plan(
             lost.push(parameter);
             let first = parameter.sources(map).into_iter().next();
             report.missing.push(Missing {
-                key: first.map(|source| source.key).unwrap_or_default(),
+                key: prefixed(
+                    checkpoint,
+                    &first.map(|source| source.key).unwrap_or_default(),
+                ),
                 parameter: parameter.path.clone(),
                 nearest: None,
             });
@@ -339,7 +342,7 @@ fn plan(
                 continue;
             }
             report.mismatched.push(Mismatch {
-                key: key.clone(),
+                key: entry.own_name().unwrap_or(key).to_owned(),
                 expected: format!("{} {shape:?}", parameter.kind.name()),
                 found: format!("{} {:?}", entry.dtype, entry.shape),
             });
@@ -377,22 +380,34 @@ fn plan(
         };
         plan.insert(parameter.path.clone(), fill);
     }
+    let own = |(key, entry): (&str, &Entry)| entry.own_name().unwrap_or(key).to_owned();
+    let mut outside = Vec::new();
     for (key, entry) in checkpoint.iter() {
-        if !used.contains(key) && !entry.generated && !map.ignores(key) {
-            report.unexpected.push(Unexpected {
-                key: key.to_owned(),
-                nearest: None,
-            });
+        if used.contains(key) || entry.generated || map.ignores(key) {
+            continue;
         }
+        let key = own((key, entry));
+        if entry.outside {
+            outside.push(key);
+            continue;
+        }
+        report.unexpected.push(Unexpected { key, nearest: None });
     }
     if report.is_empty() {
+        if checkpoint.trace().is_none() && !outside.is_empty() {
+            tracing::warn!(
+                "{}: {} tensors that are not the model's stay unread: {}",
+                report.file.display(),
+                outside.len(),
+                some(&outside)
+            );
+        }
         return Ok(plan);
     }
     let unused: Vec<String> = checkpoint
         .iter()
-        .map(|(key, _)| key)
-        .filter(|key| !used.contains(*key))
-        .map(str::to_owned)
+        .filter(|(key, _)| !used.contains(*key))
+        .map(own)
         .collect();
     let wanted: Vec<String> = report.missing.iter().map(|m| m.key.clone()).collect();
     for missing in &mut report.missing {
@@ -402,6 +417,11 @@ fn plan(
         unexpected.nearest = nearest(&unexpected.key, &wanted);
     }
     Err(LoadError::Keys(Box::new(report)))
+}
+
+/// The name of a tensor in the file, where names are looked for under a prefix.
+fn prefixed(checkpoint: &Checkpoint, key: &str) -> String {
+    format!("{}{key}", checkpoint.prefix().unwrap_or_default())
 }
 
 /// Whether the convolutions' weights in PyTorch's names lie as MLX's, whose files do not always say whose they are: all

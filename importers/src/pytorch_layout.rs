@@ -19,7 +19,7 @@
 use burn::tensor::TensorData;
 use indexmap::IndexMap;
 
-use crate::checkpoint::{Checkpoint, Dtype, Entry, Format, Layout};
+use crate::checkpoint::{Checkpoint, Entry, Format, Layout};
 use crate::{data, tensorflow};
 
 /// What an optimizer or a training keeps of a variable, behind the variable's name.
@@ -95,11 +95,11 @@ impl Checkpoint {
             let float = entry.dtype.to_burn().is_some_and(|dtype| dtype.is_float());
             !graph || (float && !entry.shape.is_empty())
         };
-        let compute = self.compute_dtype().clone();
         let mut entries = IndexMap::new();
+        let mut left_out = self.left_out.clone();
         for (name, entry) in self.iter() {
-            let text = matches!(&entry.dtype, Dtype::Other(kind) if kind == "string");
-            if text || is_training(name) || !is_weight(entry) {
+            if entry.dtype.is_text() || is_training(name) || !is_weight(entry) {
+                left_out.push(name.to_owned());
                 continue;
             }
             let (turned, kind) = turn(&read_variable(name), entry);
@@ -108,9 +108,15 @@ impl Checkpoint {
             } else {
                 turned
             };
-            entries.insert(turned, kind.of(entry));
+            let is_turned = turned != name;
+            let entry = kind.of(entry);
+            let entry = if is_turned { entry.named(name) } else { entry };
+            entries.insert(turned, entry);
         }
-        Self::new(self.format, self.files, self.metadata, entries).computed_in(compute)
+        // A trace goes along, or what is traced would be loaded.
+        let mut turned = self.with_entries(entries);
+        turned.left_out = left_out;
+        turned
     }
 }
 

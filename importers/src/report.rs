@@ -14,6 +14,8 @@ pub struct KeyReport {
     pub unexpected: Vec<Unexpected>,
     /// Tensors of the wrong shape or kind.
     pub mismatched: Vec<Mismatch>,
+    /// What the checkpoint can be opened as in place of this: tasks or classes that it has all tensors of.
+    pub instead: Vec<String>,
     /// Missing parameters that tensors without names could be, and it does not show which is which.
     pub ambiguous: Vec<Ambiguous>,
 }
@@ -101,7 +103,26 @@ impl fmt::Display for KeyReport {
                 some(&ambiguous.parameters),
                 some(&ambiguous.candidates)
             )
-        })
+        })?;
+        if self.instead.is_empty() {
+            return Ok(());
+        }
+        let mut lacking: Vec<String> = Vec::new();
+        for missing in &self.missing {
+            let layer = missing.key.rsplit_once('.');
+            let layer = layer
+                .map_or(&missing.key[..], |(layer, _)| layer)
+                .to_owned();
+            if !lacking.contains(&layer) {
+                lacking.push(layer);
+            }
+        }
+        write!(
+            f,
+            "\n  it has no {}; it can be opened for {}",
+            some(&lacking),
+            self.instead.join(", ")
+        )
     }
 }
 
@@ -115,7 +136,7 @@ fn nearest(f: &mut fmt::Formatter<'_>, nearest: Option<&str>) -> fmt::Result {
 }
 
 /// The first of several names.
-fn some(names: &[String]) -> String {
+pub(crate) fn some(names: &[String]) -> String {
     const NAMED: usize = 8;
     let more = if names.len() > NAMED { ", …" } else { "" };
     format!("{}{more}", names[..names.len().min(NAMED)].join(", "))

@@ -145,6 +145,14 @@ impl WriteFormat {
         (self.writer().holds)(dtype)
     }
 
+    /// Why a tensor of a type that the format holds cannot be in it nevertheless, if it cannot.
+    pub fn refusal(self, name: &str, entry: &Entry) -> Option<String> {
+        match self {
+            WriteFormat::Gguf => gguf::refusal(name, entry),
+            _ => None,
+        }
+    }
+
     /// The type that stands in for one that the format cannot hold: the first that holds all of its values,
     /// and for the widest the nearest. `None` if there is none.
     pub fn substitute(self, dtype: &Dtype) -> Option<Dtype> {

@@ -126,7 +126,7 @@ fn what_is_taken_off_and_left_out_of_a_training_checkpoint_is_said() {
     let checkpoint = Checkpoint::open(fixtures("pytorch/training.pt")).unwrap();
     let metadata = &checkpoint.metadata;
     assert_eq!(metadata["pytorch.wrapper"], "state_dict");
-    assert_eq!(metadata["pytorch.prefix"], "module.");
+    assert_eq!(metadata["names.wrapper"], "module.");
     assert_eq!(
         metadata["pytorch.left_out"],
         "optimizer (18 tensors), best_acc1 (1 tensors)"

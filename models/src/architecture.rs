@@ -1,7 +1,7 @@
 use std::fmt;
 
 use burn::tensor::Device;
-use salamander_importers::{Checkpoint, release};
+use salamander_importers::{Checkpoint, FormatError, release};
 use salamander_kernels::after_packing;
 use serde_json::{Map, Value};
 
@@ -196,8 +196,16 @@ pub fn open(
         let reason = format!("{} has no head for {task}", architecture.name);
         ConfigError::new("model_type", reason)
     })?;
-    let checkpoint = &checkpoint.clone().in_pytorch_layout();
+    let checkpoint = &prepared(architecture, config, checkpoint)?;
     let loaded = (architecture.load)(config, class.name, checkpoint, device);
+    let tasks = |instead: Vec<&Class>| {
+        let tasks = instead.into_iter().filter_map(|class| class.task);
+        let mut tasks: Vec<String> = tasks.map(|task| task.to_string()).collect();
+        tasks.dedup();
+        tasks
+    };
+    let loaded = loaded
+        .map_err(|error| with_instead(error, architecture, config, checkpoint, device, tasks));
     loaded.map_err(|error| explained(error, &common, checkpoint))
 }
 
@@ -208,6 +216,70 @@ fn explained(error: LoadError, common: &PretrainedConfig, checkpoint: &Checkpoin
         _ => None,
     };
     explanation.map_or(error, LoadError::Config)
+}
+
+/// A checkpoint under PyTorch's names, and from under what stands before them.
+fn prepared(
+    architecture: &Architecture,
+    config: &Value,
+    checkpoint: &Checkpoint,
+) -> Result<Checkpoint, LoadError> {
+    checkpoint.refuse_parts()?;
+    Ok(within(
+        architecture,
+        config,
+        &checkpoint.clone().in_pytorch_layout(),
+    )?)
+}
+
+/// The checkpoint from under the prefix that this architecture's names stand under, as a trainer's attribute.
+///
+/// # Errors
+/// There are several.
+pub(crate) fn within(
+    architecture: &Architecture,
+    config: &Value,
+    checkpoint: &Checkpoint,
+) -> Result<Checkpoint, FormatError> {
+    let empty = Map::new();
+    let fields = config.as_object().unwrap_or(&empty);
+    checkpoint.seen_through(0.0, |seen| (architecture.detect)(seen, fields).is_some())
+}
+
+/// The checkpoint from under the prefix that the names of the configuration's architecture stand under, if they stand
+/// under one; else unchanged.
+///
+/// # Errors
+/// There are several.
+pub fn seen_through(config: &Value, checkpoint: &Checkpoint) -> Result<Checkpoint, FormatError> {
+    let found = PretrainedConfig::parse(config).and_then(|common| find(&common));
+    match found {
+        Ok(architecture) => within(architecture, config, checkpoint),
+        Err(_) => Ok(checkpoint.clone()),
+    }
+}
+
+/// The error, with what else the checkpoint can be opened as where it lacks tensors of this class.
+fn with_instead(
+    error: LoadError,
+    architecture: &Architecture,
+    config: &Value,
+    checkpoint: &Checkpoint,
+    device: &Device,
+    say: impl Fn(Vec<&'static Class>) -> Vec<String>,
+) -> LoadError {
+    let LoadError::Keys(mut report) = error else {
+        return error;
+    };
+    if !report.missing.is_empty() {
+        let fits = |class: &&Class| {
+            let (traced, trace) = checkpoint.traced();
+            let loaded = (architecture.load)(config, class.name, &traced, device);
+            loaded.is_err() && !trace.placements().is_empty()
+        };
+        report.instead = say(architecture.classes.iter().filter(fits).collect());
+    }
+    LoadError::Keys(report)
 }
 
 /// Builds and fills a class by its name, or by default the one that `architectures` names first, or the
@@ -241,8 +313,14 @@ pub fn open_class(
             })?
         }
     };
-    let checkpoint = checkpoint.clone().in_pytorch_layout();
+    let checkpoint = prepared(architecture, config, checkpoint)?;
     let model = (architecture.load)(config, class.name, &checkpoint, device);
-    let model = model.map_err(|error| explained(error, &common, &checkpoint))?;
+    let classes = |instead: Vec<&Class>| {
+        let names = instead.into_iter().map(|class| class.name.to_owned());
+        names.collect()
+    };
+    let model = model
+        .map_err(|error| with_instead(error, architecture, config, &checkpoint, device, classes))
+        .map_err(|error| explained(error, &common, &checkpoint))?;
     Ok((class.name, model))
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use salamander_importers::{Checkpoint, KeyMap};
+use salamander_importers::{Checkpoint, FormatError, KeyMap};
 use serde_json::{Map, Value};
 
 use crate::{ARCHITECTURES, Architecture, ConfigError, Preset};
@@ -126,8 +126,18 @@ impl Detected {
 /// # Errors
 /// The names are those of no architecture of the zoo, or of several.
 pub fn detect(checkpoint: &Checkpoint, given: &Value) -> Result<Detected, ConfigError> {
+    /// Under a prefix is the model that most of the tensors belong to, not a part of a larger one.
+    const MOST: f64 = 0.5;
     let empty = Map::new();
     let fields = given.as_object().unwrap_or(&empty);
+    let refuse =
+        |error: FormatError| ConfigError::new("model_type", format!("is missing; {error}"));
+    checkpoint.refuse_parts().map_err(refuse)?;
+    let is_known = |seen: &Checkpoint| {
+        let mut all = ARCHITECTURES.iter();
+        all.any(|architecture| (architecture.detect)(seen, fields).is_some())
+    };
+    let checkpoint = &checkpoint.seen_through(MOST, is_known).map_err(refuse)?;
     let detected = |architecture: &'static Architecture| {
         let (dialect, fields) = (architecture.detect)(checkpoint, fields)?;
         Some(Detected {
@@ -145,6 +155,17 @@ pub fn detect(checkpoint: &Checkpoint, given: &Value) -> Result<Detected, Config
         1 => Ok(found.remove(0)),
         0 => {
             let known: Vec<&str> = ARCHITECTURES.iter().map(|one| one.name).collect();
+            if let Some(name) = checkpoint.metadata.get("general.architecture") {
+                let runs = match ARCHITECTURES.iter().any(|one| one.name == name) {
+                    true => "but its tensors do not bear that architecture's names",
+                    false => "which is not in the zoo",
+                };
+                let reason = format!(
+                    "is missing, and the file says that it is a \"{name}\", {runs} ({})",
+                    known.join(", ")
+                );
+                return Err(ConfigError::new("model_type", reason));
+            }
             let reason = format!(
                 "is missing, and the names of the tensors are those of no architecture of the zoo ({})",
                 known.join(", ")

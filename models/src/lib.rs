@@ -22,14 +22,14 @@ pub mod vit;
 pub mod whisper;
 
 pub use architecture::{
-    Architecture, Class, Detect, Forecasts, Load, Model, Task, find, open, open_class,
+    Architecture, Class, Detect, Forecasts, Load, Model, Task, find, open, open_class, seen_through,
 };
 pub use config::PretrainedConfig;
 pub use contained::{Files, contained_files, contained_tokenizer};
 pub use detect::{Detected, Field, Finding, detect};
 pub use error::{ConfigError, InputError, LoadError};
 pub use family::Family;
-pub use naming::{Naming, in_hugging_face, naming};
+pub use naming::{Naming, completed_for_hugging_face, in_hugging_face, naming};
 pub use preset::{Preset, find_preset, timm_preset};
 pub use salamander_kernels::awake;
 pub use tensors::{Inputs, Outputs, Value};

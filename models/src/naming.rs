@@ -1,9 +1,12 @@
 //! The names that libraries give the tensors of a class.
 
-use salamander_importers::{Checkpoint, KeyMap};
+use std::collections::HashSet;
+
+use burn::tensor::TensorData;
+use salamander_importers::{Checkpoint, Entry, KeyMap};
 use serde_json::Value;
 
-use crate::{Architecture, PretrainedConfig, bert, find, resnet, vit, whisper};
+use crate::{Architecture, PretrainedConfig, bert, find, patchtst, resnet, vit, whisper};
 
 /// A library's way to name tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,17 +23,61 @@ pub enum Naming {
 }
 
 /// The names of a class in a library, read from the module's side; `None` where the library does not have the
-/// architecture, or where every checkpoint of it bears those names already.
-pub fn naming(architecture: &Architecture, class: &str, naming: Naming) -> Option<KeyMap> {
+/// architecture.
+pub fn naming(
+    architecture: &Architecture,
+    class: &str,
+    naming: Naming,
+    config: &Value,
+    checkpoint: &Checkpoint,
+) -> Option<KeyMap> {
     Some(match (architecture.name, naming) {
         ("bert", Naming::HuggingFace) => bert::keys::hugging_face(class),
         ("bert", Naming::LlamaCpp) => bert::keys::llama_cpp(class),
         ("bert", Naming::TensorFlow) => bert::keys::google(class),
+        ("patchtst", Naming::HuggingFace) => patchtst::hugging_face(config, class, checkpoint)?,
         ("resnet", Naming::HuggingFace) => resnet::keys::hugging_face(class),
         ("vit", Naming::HuggingFace) => vit::keys::hugging_face(class),
         ("whisper", Naming::HuggingFace) => whisper::keys::hugging_face(class),
         _ => return None,
     })
+}
+
+/// What `save_pretrained` stores and other libraries do not, under names that are Hugging Face's already: norms that an
+/// exporter folded into their convolutions, as norms that change nothing, the counters of batch norms,
+/// and the second name of a bias.
+pub fn completed_for_hugging_face(
+    architecture: &Architecture,
+    config: &Value,
+    entries: Vec<(String, Entry)>,
+) -> Vec<(String, Entry)> {
+    let mut completed = Vec::with_capacity(entries.len());
+    let unfolds = architecture.name == resnet::ARCHITECTURE.name;
+    for (name, entry) in entries {
+        match name.strip_suffix(".convolution.bias") {
+            Some(layer) if unfolds => {
+                completed.extend(resnet::identity_norm(layer, entry));
+            }
+            _ => completed.push((name, entry)),
+        }
+    }
+    if architecture.name == bert::ARCHITECTURE.name {
+        completed.extend(bert::keys::untied_bias(config, &completed));
+    }
+    let known: HashSet<String> = completed.iter().map(|(name, _)| name.clone()).collect();
+    let mut whole = Vec::with_capacity(completed.len());
+    for (name, entry) in completed {
+        let norm = name.strip_suffix(".running_var").map(str::to_owned);
+        whole.push((name, entry));
+        let counter = norm.map(|norm| format!("{norm}.num_batches_tracked"));
+        if let Some(counter) = counter.filter(|counter| !known.contains(counter)) {
+            whole.push((
+                counter,
+                Entry::computed(TensorData::new(vec![0_i64], [0; 0])),
+            ));
+        }
+    }
+    whole
 }
 
 /// A model as transformers has it where another library says the same in its own way: OpenAI's sizes of a Whisper,

@@ -3,6 +3,7 @@
 use salamander_importers::Checkpoint;
 use serde_json::{Map, Value, json};
 
+use crate::architecture::within;
 use crate::{ARCHITECTURES, ConfigError};
 
 /// What a name such as `torchvision/resnet50` stands for.
@@ -23,10 +24,15 @@ pub struct Preset {
 /// # Errors
 /// There is none of that name.
 pub fn find_preset(name: &str, checkpoint: &Checkpoint) -> Result<Preset, ConfigError> {
-    let all = ARCHITECTURES.iter().flat_map(|a| (a.presets)());
+    let all = ARCHITECTURES
+        .iter()
+        .flat_map(|a| (a.presets)().into_iter().map(move |preset| (a, preset)));
     let mut known = Vec::new();
-    for mut preset in all {
+    for (architecture, mut preset) in all {
         if preset.name == name {
+            let seen = within(architecture, &preset.config, checkpoint);
+            let checkpoint =
+                &seen.map_err(|error| ConfigError::new("architecture", error.to_string()))?;
             if preset.config.get("num_labels") == Some(&json!(IMAGENET_CLASSES)) {
                 preset.config["id2label"] = numbered(IMAGENET_NAMES.lines());
             }

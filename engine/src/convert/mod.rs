@@ -12,11 +12,12 @@ use salamander_importers::{
 };
 use salamander_models::{
     Architecture, Family, Files as Contained, Finding, Naming, PretrainedConfig, contained_files,
-    contained_tokenizer, detect, in_hugging_face,
+    contained_tokenizer, detect, in_hugging_face, seen_through,
 };
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::source::under;
 use crate::{Error, ModelDir};
 use files::Files;
 
@@ -39,6 +40,16 @@ pub struct ConvertOptions {
     /// The model's name in another library, such as `timm/vit_base_patch16_224`, for weights without a
     /// configuration.
     pub architecture: Option<String>,
+    /// What stands before the names of the model's tensors, as [`Device::with_prefix`](crate::Device::with_prefix)
+    /// says; nothing else is written then.
+    pub prefix: Option<String>,
+    /// Patterns of names of tensors that alone are written, `*` for any text; without any, all are. They are
+    /// matched against the names of the result and those in the source.
+    pub include: Vec<String>,
+    /// Patterns of names of tensors that are left out.
+    pub exclude: Vec<String>,
+    /// Whether tensors that the format cannot hold are left out, each with a remark, in place of an error.
+    pub skip: bool,
     /// Whether tensors keep their names, even where the target's users expect others.
     pub keep_names: bool,
     /// Whether files that are there already are replaced.
@@ -140,7 +151,7 @@ pub fn convert(
     options: &ConvertOptions,
     progress: &dyn Fn(Progress),
 ) -> Result<Conversion, Error> {
-    let model = Model::open(source.as_ref(), options.architecture.as_deref())?;
+    let model = Model::open(source.as_ref(), options)?;
     let target = Target::new(target.as_ref(), options)?;
     let mut remarks = model.remarks.clone();
 
@@ -156,7 +167,7 @@ pub fn convert(
             .or_else(|| names::of_family(&model, naming, &mut remarks))
     };
     let has_llama_names = renamed.is_some() && naming == Naming::LlamaCpp;
-    let named = renamed.unwrap_or_else(|| model.entries());
+    let named = renamed.unwrap_or_else(|| model.entries(options));
     let known = model.known.as_ref().map(|known| known.architecture.name);
     let known = known.or(model.family.map(|family| family.name));
     let renamed = known.filter(|_| {
@@ -166,7 +177,16 @@ pub fn convert(
                 .iter()
                 .any(|(name, _)| model.checkpoint.get(name).is_none())
     });
-    let typed = typed(&named, &target, options, has_llama_names, &mut remarks)?;
+    let mut choice = Choice::new(options);
+    let named = choice.chosen(named);
+    let (named, typed) = choice.typed(named, &target, options, has_llama_names, &mut remarks)?;
+    choice.say(&mut remarks);
+    if typed.is_empty() {
+        return Err(Error::NotFound {
+            model: source.as_ref().display().to_string(),
+            reason: choice.nothing(&model),
+        });
+    }
 
     let metadata = match target.format {
         WriteFormat::Gguf => Some(llama_cpp::metadata(&model, has_llama_names, &typed)?),
@@ -213,21 +233,26 @@ pub fn convert(
 }
 
 impl Model {
-    fn open(source: &Path, preset: Option<&str>) -> Result<Self, Error> {
+    fn open(source: &Path, options: &ConvertOptions) -> Result<Self, Error> {
+        let preset = options.architecture.as_deref();
+        let prefix = options
+            .prefix
+            .as_deref()
+            .filter(|prefix| !prefix.is_empty());
         if source.is_file() && preset.is_none() {
-            return Self::alone(source);
+            return Self::alone(source, prefix);
         }
         if preset.is_none() {
             let directory = ModelDir::find(source)?;
             if directory.known_config()?.is_none() {
-                let checkpoint = directory.checkpoint()?;
+                let checkpoint = under(directory.checkpoint()?, prefix);
                 return Ok(Self {
                     directory: Some(directory),
                     ..Self::without_config(checkpoint)
                 });
             }
         }
-        let opened = crate::source::Source::open(source, preset, false)?;
+        let opened = crate::source::Source::open(source, preset, false, prefix)?;
         Ok(Self {
             // What lies beside a file that was named alone is not its model.
             directory: (!source.is_file()).then_some(opened.directory),
@@ -237,8 +262,8 @@ impl Model {
     }
 
     /// A weight file, with what it holds itself.
-    fn alone(file: &Path) -> Result<Self, Error> {
-        let checkpoint = Checkpoint::open(file)?;
+    fn alone(file: &Path, prefix: Option<&str>) -> Result<Self, Error> {
+        let checkpoint = under(Checkpoint::open(file)?, prefix);
         let mut contained = contained_files(&checkpoint)
             .map_err(Error::config(file))?
             .unwrap_or_default();
@@ -296,7 +321,9 @@ impl Model {
     fn of(checkpoint: Checkpoint, config: Option<Value>) -> Self {
         let (config, checkpoint) = match config {
             Some(config) => {
-                let (config, checkpoint) = in_hugging_face(config, checkpoint);
+                // Where the prefix is not clear, the names stay as they are, and it is said why.
+                let seen = seen_through(&config, &checkpoint).unwrap_or(checkpoint);
+                let (config, checkpoint) = in_hugging_face(config, seen);
                 (Some(config), checkpoint)
             }
             None => (None, checkpoint),
@@ -310,7 +337,15 @@ impl Model {
                 checkpoint.passed_over.join(", ")
             ));
         }
-        let known = config.as_ref().and_then(Known::of);
+        if !checkpoint.left_out.is_empty() {
+            remarks.push(format!(
+                "{} tensors are left out, which are a training's state, texts or constants: {}",
+                checkpoint.left_out.len(),
+                names::some(&checkpoint.left_out)
+            ));
+        }
+        let known = config.as_ref();
+        let known = known.and_then(|config| Known::of(config, &checkpoint));
         let family = Family::find(&checkpoint, config.as_ref());
         Self {
             directory: None,
@@ -324,20 +359,35 @@ impl Model {
         }
     }
 
-    fn entries(&self) -> Vec<(String, Entry)> {
+    /// The tensors as they are named here; where names are kept, under the prefix that was seen through.
+    fn entries(&self, options: &ConvertOptions) -> Vec<(String, Entry)> {
+        let prefixed =
+            options.keep_names && options.prefix.is_none() && self.checkpoint.prefix().is_some();
         let entries = self.checkpoint.iter();
+        let inside = |(_, entry): &(&str, &Entry)| prefixed || !entry.is_outside();
         entries
-            .map(|(name, entry)| (name.to_owned(), entry.clone()))
+            .filter(inside)
+            .map(|(name, entry)| {
+                let own = entry.own_name().filter(|_| prefixed);
+                (own.unwrap_or(name).to_owned(), entry.clone())
+            })
             .collect()
     }
 }
 
 impl Known {
-    /// The class that the configuration names first, or the trunk.
-    fn of(config: &Value) -> Option<Self> {
+    /// The class that the configuration names first, or that the weights show, or the trunk.
+    fn of(config: &Value, checkpoint: &Checkpoint) -> Option<Self> {
         let common = PretrainedConfig::parse(config).ok()?;
         let architecture = salamander_models::find(&common).ok()?;
-        let class = match common.architectures.first() {
+        let shown = || {
+            let found = detect(&checkpoint.clone().in_pytorch_layout(), config).ok()?;
+            let fields = found.fields.iter();
+            let mut classes = fields.filter(|field| field.name == "architectures");
+            let class = classes.find_map(|field| field.value()?.get(0)?.as_str());
+            class.map(str::to_owned)
+        };
+        let class = match common.architectures.first().cloned().or_else(shown) {
             None => architecture.classes.first()?,
             Some(name) => architecture
                 .classes
@@ -403,63 +453,205 @@ impl Target {
     }
 }
 
-/// Every tensor in the type that was asked for, or the nearest that the format holds.
-fn typed(
-    named: &[(String, Entry)],
-    target: &Target,
-    options: &ConvertOptions,
-    has_llama_names: bool,
-    remarks: &mut Vec<String>,
-) -> Result<Vec<(String, Entry)>, Error> {
-    let format = target.format;
-    let mut instead: BTreeMap<String, usize> = BTreeMap::new();
-    let mut typed = Vec::with_capacity(named.len());
-    for (name, entry) in named {
-        let mut wanted = entry.dtype.clone();
-        if let Some(dtype) = &options.dtype
-            && entry.dtype.is_float()
-        {
-            wanted = dtype.clone();
-            if format == WriteFormat::Gguf {
-                wanted = gguf_type(name, entry, dtype, has_llama_names);
-                if wanted != *dtype && entry.shape.len() > 1 {
-                    let why = match entry.cast(dtype) {
-                        Some(_) => "as llama.cpp keeps tables that it adds".to_owned(),
-                        None => format!("not {dtype}, whose blocks do not divide their rows"),
-                    };
-                    *instead.entry(format!("as {wanted}, {why}")).or_default() += 1;
+/// Which tensors are written, and why others are not.
+struct Choice<'a> {
+    options: &'a ConvertOptions,
+    texts: Vec<String>,
+    excluded: usize,
+    /// Those that the format cannot hold, each with the reason.
+    skipped: Vec<String>,
+}
+
+impl<'a> Choice<'a> {
+    fn new(options: &'a ConvertOptions) -> Self {
+        Self {
+            options,
+            texts: Vec::new(),
+            excluded: 0,
+            skipped: Vec::new(),
+        }
+    }
+
+    /// The tensors that the patterns choose; texts are never among them.
+    fn chosen(&mut self, mut named: Vec<(String, Entry)>) -> Vec<(String, Entry)> {
+        named.retain(|(name, entry)| {
+            let own = entry.own_name().unwrap_or(name);
+            let is_any = |patterns: &[String]| {
+                let mut patterns = patterns.iter();
+                patterns.any(|pattern| is_like(name, pattern) || is_like(own, pattern))
+            };
+            let included = self.options.include.is_empty() || is_any(&self.options.include);
+            if !included || is_any(&self.options.exclude) {
+                self.excluded += 1;
+                return false;
+            }
+            if entry.dtype.is_text() {
+                self.texts.push(own.to_owned());
+                return false;
+            }
+            true
+        });
+        named
+    }
+
+    /// Every tensor as it is named and in the type that was asked for, or the nearest that the format holds.
+    #[allow(clippy::type_complexity)]
+    fn typed(
+        &mut self,
+        named: Vec<(String, Entry)>,
+        target: &Target,
+        options: &ConvertOptions,
+        has_llama_names: bool,
+        remarks: &mut Vec<String>,
+    ) -> Result<(Vec<(String, Entry)>, Vec<(String, Entry)>), Error> {
+        let mut instead: BTreeMap<String, usize> = BTreeMap::new();
+        let (mut written, mut typed) = (Vec::new(), Vec::with_capacity(named.len()));
+        for (name, entry) in named {
+            match one_typed(&name, &entry, target.format, options, has_llama_names) {
+                Ok((cast, how)) => {
+                    for how in how {
+                        *instead.entry(how).or_default() += 1;
+                    }
+                    typed.push((name.clone(), cast));
+                    written.push((name, entry));
+                }
+                Err(reason) if self.options.skip => {
+                    self.skipped.push(format!("`{name}`, {reason}"));
+                }
+                Err(reason) => {
+                    return Err(Error::Option {
+                        name: "skip",
+                        reason: format!(
+                            "`{name}`, {reason}; `--skip` leaves out what cannot be written, `--exclude` a tensor by its name"
+                        ),
+                    });
                 }
             }
         }
-        if !format.holds(&wanted) {
-            let found = format.substitute(&wanted);
-            let reason = format!(
-                "as {}, since {} does not hold {wanted}",
-                found
-                    .as_ref()
-                    .map_or("nothing".to_owned(), Dtype::to_string),
-                format.name()
-            );
-            *instead.entry(reason).or_default() += 1;
-            wanted = found.unwrap_or(wanted);
-        }
-        let cast = entry
-            .cast(&wanted)
-            .filter(|entry| format.holds(&entry.dtype));
-        let cast = cast.ok_or_else(|| Error::Option {
-            name: "dtype",
-            reason: format!(
-                "`{name}`, {} {:?}, cannot be written as {wanted} in {}",
-                entry.dtype,
-                entry.shape,
-                format.name()
-            ),
-        })?;
-        typed.push((name.clone(), cast));
+        let counted = instead.into_iter();
+        remarks.extend(counted.map(|(how, count)| format!("{count} tensors are written {how}")));
+        Ok((written, typed))
     }
-    let counted = instead.into_iter();
-    remarks.extend(counted.map(|(how, count)| format!("{count} tensors are written {how}")));
-    Ok(typed)
+
+    fn say(&self, remarks: &mut Vec<String>) {
+        if !self.texts.is_empty() {
+            let names = names::some(&self.texts);
+            remarks.push(format!(
+                "{} tensors of texts are left out: {names}",
+                self.texts.len()
+            ));
+        }
+        if self.excluded > 0 {
+            remarks.push(format!(
+                "{} tensors are left out, as the patterns say",
+                self.excluded
+            ));
+        }
+        let skipped = self.skipped.iter();
+        remarks.extend(skipped.map(|what| format!("left out: {what}")));
+    }
+
+    /// Why there is nothing to write.
+    fn nothing(&self, model: &Model) -> String {
+        let found = model.checkpoint.len() + model.checkpoint.left_out.len();
+        if found == 0 {
+            return "holds no tensor, so that there is nothing to write".to_owned();
+        }
+        let mut why = Vec::new();
+        let mut add = |count: usize, what: &str| {
+            if count > 0 {
+                why.push(format!("{count} {what}"));
+            }
+        };
+        add(self.excluded, "are left out by the patterns");
+        add(self.texts.len(), "are texts");
+        add(self.skipped.len(), "cannot be held by the format");
+        add(
+            model.checkpoint.left_out.len(),
+            "are a training's state or texts",
+        );
+        let outside = model
+            .checkpoint
+            .iter()
+            .filter(|(_, entry)| entry.is_outside());
+        add(outside.count(), "are outside of the prefix");
+        format!(
+            "none of its {found} tensors is left to write: {}",
+            why.join(", ")
+        )
+    }
+}
+
+/// Whether a name is like a pattern, whose `*` stand for any text.
+fn is_like(name: &str, pattern: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else {
+        return false;
+    };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        let Some(at) = rest.find(part) else {
+            return false;
+        };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+/// One tensor in the type that was asked for, and what is to be said of another; or why it cannot be written.
+fn one_typed(
+    name: &str,
+    entry: &Entry,
+    format: WriteFormat,
+    options: &ConvertOptions,
+    has_llama_names: bool,
+) -> Result<(Entry, Vec<String>), String> {
+    let mut instead = Vec::new();
+    let mut wanted = entry.dtype.clone();
+    if let Some(dtype) = &options.dtype
+        && entry.dtype.is_float()
+    {
+        wanted = dtype.clone();
+        if format == WriteFormat::Gguf {
+            wanted = gguf_type(name, entry, dtype, has_llama_names);
+            if wanted != *dtype && entry.shape.len() > 1 {
+                let why = match entry.cast(dtype) {
+                    Some(_) => "as llama.cpp keeps tables that it adds".to_owned(),
+                    None => format!("not {dtype}, whose blocks do not divide their rows"),
+                };
+                instead.push(format!("as {wanted}, {why}"));
+            }
+        }
+    }
+    if !format.holds(&wanted) {
+        let found = format.substitute(&wanted);
+        if let Some(found) = &found {
+            instead.push(format!(
+                "as {found}, since {} does not hold {wanted}",
+                format.name()
+            ));
+        }
+        wanted = found.unwrap_or(wanted);
+    }
+    let cast = entry
+        .cast(&wanted)
+        .filter(|entry| format.holds(&entry.dtype));
+    let cast = cast.ok_or_else(|| {
+        format!(
+            "{} {:?}, cannot be written as {wanted} in {}",
+            entry.dtype,
+            entry.shape,
+            format.name()
+        )
+    })?;
+    match format.refusal(name, &cast) {
+        Some(reason) => Err(reason),
+        None => Ok((cast, instead)),
+    }
 }
 
 /// llama.cpp's choice: vectors stay `f32`, and so do the tables that it adds without a product.

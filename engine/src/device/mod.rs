@@ -12,6 +12,7 @@ use salamander_models::{InputError, Inputs, Model, Outputs, awake};
 
 pub use present::{BackendDevices, DeviceInfo};
 
+use crate::source::under;
 use attempt::caught;
 
 /// The environment variable that chooses the device of [`Device::from_env`].
@@ -27,6 +28,8 @@ pub struct Device {
     index: Option<usize>,
     burn: BurnDevice,
     dtype: Dtype,
+    /// What stands before the names of a model's tensors, where it was said.
+    prefix: Option<String>,
 }
 
 /// A device that cannot be had, or fails.
@@ -205,6 +208,7 @@ impl Backend {
             index: self.is_gpu().then(|| index.unwrap_or(0)),
             burn,
             dtype: Dtype::F32,
+            prefix: None,
         })
     }
 }
@@ -306,6 +310,7 @@ impl Device {
             index: None,
             burn: BurnDevice::flex(),
             dtype: Dtype::F32,
+            prefix: None,
         }
     }
 
@@ -338,6 +343,7 @@ impl Device {
             index: None,
             burn,
             dtype: Dtype::F32,
+            prefix: None,
         })
     }
 
@@ -420,6 +426,26 @@ impl Device {
         })
     }
 
+    /// The same device for opening models whose tensors' names stand under `prefix`, such as `student.` or
+    /// `ema.module.`, which is taken off them.
+    ///
+    /// What wrappers of PyTorch and trainers add is seen through without: this is for files in which several models'
+    /// names stand, or a part of one is meant. A dot at its end may be left out. Tensors outside of it are used where
+    /// the model has a place for their whole names, and stay unread otherwise.
+    #[must_use]
+    pub fn with_prefix(self, prefix: impl Into<String>) -> Self {
+        let prefix = prefix.into();
+        Self {
+            prefix: (!prefix.is_empty()).then_some(prefix),
+            ..self
+        }
+    }
+
+    /// What names are to stand under.
+    pub(crate) fn prefix(&self) -> Option<&str> {
+        self.prefix.as_deref()
+    }
+
     /// Whether it has one of [`DTYPES`](Self::DTYPES).
     fn computes_in(&self, dtype: &Dtype) -> bool {
         let has = |dtype| {
@@ -442,7 +468,7 @@ impl Device {
 
     /// A checkpoint for models on this device.
     pub(crate) fn weights(&self, checkpoint: Checkpoint) -> Checkpoint {
-        checkpoint.computed_in(self.dtype.clone())
+        under(checkpoint, self.prefix()).computed_in(self.dtype.clone())
     }
 
     /// Runs a model on this device.

@@ -86,7 +86,7 @@ impl ImageModel {
         task: Task,
         device: &Device,
     ) -> Result<(Self, PretrainedConfig), Error> {
-        let source = Source::open(model, preset, false)?;
+        let source = Source::open(model, preset, false, device.prefix())?;
         let directory = source.directory;
         let common = directory.common_config(&source.config)?;
         let processor = source.processor.ok_or_else(|| Error::NotFound {

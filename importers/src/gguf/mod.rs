@@ -30,7 +30,7 @@ use crate::map::map_file;
 pub use metadata::{Metadata, Value, metadata};
 pub(crate) use quants::Kind;
 pub use quants::quantized_types;
-pub(crate) use write::WRITER;
+pub(crate) use write::{WRITER, refusal};
 
 pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
 const FORMAT: &str = "GGUF";

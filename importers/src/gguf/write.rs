@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::metadata::put_text;
 use super::quants::Kind;
 use super::{DEFAULT_ALIGNMENT, MAGIC, Metadata, Value};
-use crate::checkpoint::Dtype;
+use crate::checkpoint::{Dtype, Entry};
 use crate::error::FormatError;
 use crate::write::{Draft, Job, Writer};
 
@@ -21,6 +21,22 @@ const ALIGNMENT: &str = "general.alignment";
 /// GGML's own limits, beyond which llama.cpp does not open a file.
 const MOST_DIMENSIONS: usize = 4;
 const LONGEST_NAME: usize = 63;
+
+/// Why a tensor of a type that GGUF has cannot be written.
+pub(crate) fn refusal(name: &str, entry: &Entry) -> Option<String> {
+    if name.len() > LONGEST_NAME {
+        return Some(format!(
+            "its name has {} bytes, and GGUF's have {LONGEST_NAME} at most",
+            name.len()
+        ));
+    }
+    (entry.shape.len() > MOST_DIMENSIONS).then(|| {
+        format!(
+            "it has {} dimensions, and GGUF's tensors have {MOST_DIMENSIONS} at most",
+            entry.shape.len()
+        )
+    })
+}
 
 fn write(job: &Job<'_>) -> Result<Vec<PathBuf>, FormatError> {
     let metadata = match &job.options.gguf {
@@ -44,18 +60,7 @@ fn write(job: &Job<'_>) -> Result<Vec<PathBuf>, FormatError> {
     for (name, entry) in &job.tensors {
         let kind = Kind::of(&entry.dtype)
             .ok_or_else(|| job.refuse(name, format!("GGUF has no type {}", entry.dtype)))?;
-        if name.len() > LONGEST_NAME {
-            let reason = format!(
-                "its name has {} bytes, and GGUF's have {LONGEST_NAME} at most",
-                name.len()
-            );
-            return Err(job.refuse(name, reason));
-        }
-        if entry.shape.len() > MOST_DIMENSIONS {
-            let reason = format!(
-                "it has {} dimensions, and GGUF's tensors have {MOST_DIMENSIONS} at most",
-                entry.shape.len()
-            );
+        if let Some(reason) = refusal(name, entry) {
             return Err(job.refuse(name, reason));
         }
         put_text(&mut header, name.as_bytes());

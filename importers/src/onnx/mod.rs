@@ -276,13 +276,15 @@ impl<'a> Collector<'a, '_> {
     }
 }
 
-/// The name without what a quantizer put behind it.
+/// The name without what a quantizer put behind it, one ending after the other: what it transposes to make a `MatMul`
+/// of a `Gemm` is `weight_Transposed`, and then `weight_Transposed_quantized`.
 fn unquantized(name: &str) -> &str {
-    let endings = ["_quantized", "_DQ_Q4", "_Q2", "_Q4", "_Q8"];
-    let mut stripped = endings
-        .iter()
-        .filter_map(|ending| name.strip_suffix(ending));
-    stripped.next().unwrap_or(name)
+    const ENDINGS: [&str; 6] = ["_quantized", "_Transposed", "_DQ_Q4", "_Q2", "_Q4", "_Q8"];
+    let mut name = name;
+    while let Some(inner) = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending)) {
+        name = inner;
+    }
+    name
 }
 
 /// What a tensor is read from.

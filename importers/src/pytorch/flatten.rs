@@ -23,8 +23,23 @@ const MOST_ITEMS: usize = 64;
 
 /// The keys whose dictionary is the checkpoint, best first.
 const WRAPPERS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
-/// What `DataParallel` and `torch.compile` put before every name.
-const PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
+/// More keys of dictionaries that may be the checkpoint, where nothing else but a training's state is beside them.
+const LIKELY: [&str; 10] = [
+    "net",
+    "network",
+    "module",
+    "params",
+    "weights",
+    "model_ema",
+    "ema_state_dict",
+    "state_dict_ema",
+    "params_ema",
+    "ema",
+];
+/// What the keys of a training's state begin with.
+const TRAINING: [&str; 9] = [
+    "optim", "opt_", "lr_", "sched", "scaler", "ema", "callback", "loops", "rng",
+];
 
 /// The tensors of a pickle by name, and the text beside them.
 #[derive(Debug, Default)]
@@ -79,30 +94,7 @@ pub(super) fn flatten(pickle: &Pickle, prefix: &str) -> Result<Flat, Refusal> {
         flat.metadata
             .insert("pytorch.metadata_left_out".to_owned(), dropped.to_string());
     }
-    for prefix in PREFIXES {
-        strip(&mut flat, prefix);
-    }
     Ok(flat)
-}
-
-fn strip(flat: &mut Flat, prefix: &str) {
-    let all = flat
-        .tensors
-        .keys()
-        .all(|name| name.len() > prefix.len() && name.starts_with(prefix));
-    if flat.tensors.is_empty() || !all {
-        return;
-    }
-    let tensors = std::mem::take(&mut flat.tensors);
-    flat.tensors = tensors
-        .into_iter()
-        .map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor))
-        .collect();
-    let taken = flat
-        .metadata
-        .entry("pytorch.prefix".to_owned())
-        .or_default();
-    taken.push_str(prefix);
 }
 
 struct Walk<'a> {
@@ -136,7 +128,33 @@ impl<'a> Walk<'a> {
                 return Ok(Some((name, inner)));
             }
         }
-        Ok(None)
+        self.likely(items)
+    }
+
+    /// One of the likely wrappers, if all else that holds tensors is a training's state or another of them.
+    fn likely(
+        &mut self,
+        items: &'a [(Value, Value)],
+    ) -> Result<Option<(&'static str, &'a Value)>, Refusal> {
+        let mut found: Option<(usize, &'a Value)> = None;
+        for (key, value) in items {
+            if !self.holds_tensor(value, 0)? {
+                continue;
+            }
+            let Value::Text(key) = key else {
+                return Ok(None);
+            };
+            match LIKELY.iter().position(|likely| *likely == &key[..]) {
+                Some(rank) if self.pickle.dict(value).is_some() => {
+                    if found.is_none_or(|(best, _)| rank < best) {
+                        found = Some((rank, value));
+                    }
+                }
+                _ if TRAINING.iter().any(|begin| key.starts_with(begin)) => {}
+                _ => return Ok(None),
+            }
+        }
+        Ok(found.map(|(rank, inner)| (LIKELY[rank], inner)))
     }
 
     /// Keeps what is beside the wrapper as text, and counts the tensors there.

@@ -20,7 +20,7 @@
 //!   within it. `pytorch.wrapper` names it. Tensors beside it, such as the state of an optimizer, are left
 //!   out; `pytorch.left_out` says how many under which names.
 //! - The prefixes `module.` and `_orig_mod.` of PyTorch's parallel and compiled modules, when every tensor
-//!   has them. `pytorch.prefix` names what was taken off.
+//!   has them. `names.wrapper` names what was taken off.
 //!
 //! Numbers, short texts and short lists of them that stand beside the tensors are kept as metadata, under
 //! their dotted names. What is longer is left out, and `pytorch.metadata_left_out` says how many there were.

@@ -5,7 +5,7 @@
 //!
 //! Of TensorFlow's names this table has what is left once layouts and the names of kernels are PyTorch's.
 
-use salamander_importers::{KeyMap, Row};
+use salamander_importers::{Entry, KeyMap, Row};
 
 /// The trunk, without its `bert.`.
 const TRUNK: &[Row] = &[
@@ -84,6 +84,14 @@ const HEADS: &[Row] = &[
     ("classifier.bias", "classifier.bias"),
     ("qa_outputs.weight", "qa_outputs.weight"),
     ("qa_outputs.bias", "qa_outputs.bias"),
+];
+
+/// The head for words as it is stored, from the field `predictions`.
+const STORED_PREDICTIONS: &[Row] = &[
+    ("cls.predictions.transform.dense", "dense"),
+    ("cls.predictions.transform.LayerNorm", "norm"),
+    ("cls.predictions.decoder.weight", "decoder"),
+    ("cls.predictions.bias", "bias"),
 ];
 
 /// The trunk's names in google-research/bert.
@@ -239,7 +247,24 @@ pub(super) fn with_heads() -> KeyMap {
 
 /// The names as Hugging Face stores the class.
 pub(crate) fn hugging_face(class: &str) -> KeyMap {
-    of_class(class, HEADS, TRUNK, ["", "bert."])
+    let map = of_class(class, HEADS, TRUNK, ["", "bert."]);
+    // Of the two names that the bias of the words has, this is the one that is stored.
+    map.with("predictions.", STORED_PREDICTIONS, &[""])
+}
+
+/// The bias of the words under its second name, which transformers does not tie to the first where the output layer is
+/// not the word embeddings.
+pub(crate) fn untied_bias(
+    config: &serde_json::Value,
+    entries: &[(String, Entry)],
+) -> Option<(String, Entry)> {
+    const BIAS: &str = "cls.predictions.decoder.bias";
+    let find = |wanted: &str| entries.iter().find(|(name, _)| name == wanted);
+    if config.get("tie_word_embeddings")?.as_bool()? || find(BIAS).is_some() {
+        return None;
+    }
+    let (_, bias) = find("cls.predictions.bias")?;
+    Some((BIAS.to_owned(), bias.clone()))
 }
 
 /// The names in google-research/bert's checkpoints, whose trunk is always in `bert`.

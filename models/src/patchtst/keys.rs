@@ -23,12 +23,13 @@ const TRUNK: &[Row] = &[
         "encoder.layers.{i}.self_attn.out_proj",
         "layers.{i}.attention.output",
     ),
+    ("encoder.layers.{i}.ff.0", "layers.{i}.mlp.up"),
+    ("encoder.layers.{i}.ff.3", "layers.{i}.mlp.down"),
+];
+
+const BATCH_NORMS: &[Row] = &[
     (
         "encoder.layers.{i}.norm_sublayer1.batchnorm",
-        "layers.{i}.attention_norm",
-    ),
-    (
-        "encoder.layers.{i}.norm_sublayer1",
         "layers.{i}.attention_norm",
     ),
     (
@@ -36,16 +37,20 @@ const TRUNK: &[Row] = &[
         "layers.{i}.channel_norm",
     ),
     (
-        "encoder.layers.{i}.norm_sublayer2",
-        "layers.{i}.channel_norm",
-    ),
-    (
         "encoder.layers.{i}.norm_sublayer3.batchnorm",
         "layers.{i}.mlp_norm",
     ),
+];
+const LAYER_NORMS: &[Row] = &[
+    (
+        "encoder.layers.{i}.norm_sublayer1",
+        "layers.{i}.attention_norm",
+    ),
+    (
+        "encoder.layers.{i}.norm_sublayer2",
+        "layers.{i}.channel_norm",
+    ),
     ("encoder.layers.{i}.norm_sublayer3", "layers.{i}.mlp_norm"),
-    ("encoder.layers.{i}.ff.0", "layers.{i}.mlp.up"),
-    ("encoder.layers.{i}.ff.3", "layers.{i}.mlp.down"),
 ];
 
 const SHARED_EMBEDDING: &[Row] = &[("encoder.embedder.input_embedding", "{c}")];
@@ -65,6 +70,7 @@ const OWN_PARAMETERS: &[Row] = &[("head.projections.{c}.proj.{k}", "head.{c}.{k}
 pub(super) fn trunk(config: &PatchTstConfig) -> KeyMap {
     let prefixes = &["", "model."];
     KeyMap::new(TRUNK, prefixes)
+        .with("", norms(config), prefixes)
         .with("embeddings.", embeddings(config), prefixes)
         .ignore(&[COUNTERS, "head"])
 }
@@ -80,8 +86,17 @@ pub(super) fn with_head(config: &PatchTstConfig, shared: bool, distribution: boo
     let prefixes = &["model.", ""];
     KeyMap::new(head, &[""])
         .with("model.", TRUNK, prefixes)
+        .with("model.", norms(config), prefixes)
         .with("model.embeddings.", embeddings(config), prefixes)
         .ignore(&[COUNTERS])
+}
+
+fn norms(config: &PatchTstConfig) -> &'static [Row] {
+    if config.norm_type == "batchnorm" {
+        BATCH_NORMS
+    } else {
+        LAYER_NORMS
+    }
 }
 
 fn embeddings(config: &PatchTstConfig) -> &'static [Row] {

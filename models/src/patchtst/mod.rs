@@ -24,7 +24,8 @@ use salamander_importers::{Checkpoint, KeyMap};
 use crate::load::load;
 use crate::tensors::named;
 use crate::{
-    Architecture, Class, Forecasts, InputError, Inputs, LoadError, Model, Outputs, Task, Value,
+    Architecture, Class, ConfigError, Forecasts, InputError, Inputs, LoadError, Model, Outputs,
+    Task, Value,
 };
 use config::Masking;
 use heads::Head;
@@ -72,35 +73,46 @@ fn load_class(
         device,
         config: &config,
     };
-    let family = config.family()?;
-    let with_head = |distribution| keys::with_head(&config, true, distribution);
+    let map = &names(&config, class)?;
     match class {
-        "PatchTSTModel" => loader.fill(
-            PatchTst::new(&config, device)?,
-            &keys::trunk(&config),
-            false,
-        ),
-        "PatchTSTForPretraining" => loader.fill(
-            PatchTstForPretraining::new(&config, device)?,
-            &with_head(false),
-            true,
-        ),
-        "PatchTSTForClassification" => loader.fill(
-            PatchTstForClassification::new(&config, device)?,
-            &with_head(false),
-            false,
-        ),
-        "PatchTSTForRegression" => loader.fill(
-            PatchTstForRegression::new(&config, device)?,
-            &with_head(family.is_some()),
-            false,
-        ),
-        _ => loader.fill(
-            PatchTstForPrediction::new(&config, device)?,
-            &keys::with_head(&config, config.share_projection, family.is_some()),
-            false,
-        ),
+        "PatchTSTModel" => loader.fill(PatchTst::new(&config, device)?, map, false),
+        "PatchTSTForPretraining" => {
+            loader.fill(PatchTstForPretraining::new(&config, device)?, map, true)
+        }
+        "PatchTSTForClassification" => {
+            loader.fill(PatchTstForClassification::new(&config, device)?, map, false)
+        }
+        "PatchTSTForRegression" => {
+            loader.fill(PatchTstForRegression::new(&config, device)?, map, false)
+        }
+        _ => loader.fill(PatchTstForPrediction::new(&config, device)?, map, false),
     }
+}
+
+/// The names of a class of transformers'.
+fn names(config: &PatchTstConfig, class: &str) -> Result<KeyMap, ConfigError> {
+    let distribution = config.family()?.is_some();
+    Ok(match class {
+        "PatchTSTModel" => keys::trunk(config),
+        "PatchTSTForPretraining" | "PatchTSTForClassification" => {
+            keys::with_head(config, true, false)
+        }
+        "PatchTSTForRegression" => keys::with_head(config, true, distribution),
+        _ => keys::with_head(config, config.share_projection, distribution),
+    })
+}
+
+/// The names as Hugging Face stores the class; `None` for the original repository's, which transformers does not have.
+pub(crate) fn hugging_face(
+    json: &serde_json::Value,
+    class: &str,
+    checkpoint: &Checkpoint,
+) -> Option<KeyMap> {
+    if class == "patchtst/original" {
+        return None;
+    }
+    let config = PatchTstConfig::parse(json, checkpoint).ok()?;
+    names(&config, class).ok()
 }
 
 /// What building any of the reference's classes needs.

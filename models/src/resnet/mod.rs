@@ -21,8 +21,8 @@ pub(crate) mod keys;
 mod model;
 mod presets;
 
-use burn::tensor::{Device, Tensor};
-use salamander_importers::{Checkpoint, Format, KeyMap};
+use burn::tensor::{Device, Tensor, TensorData};
+use salamander_importers::{Checkpoint, Entry, Format, KeyMap};
 
 use crate::load::load_then;
 use crate::{
@@ -31,6 +31,7 @@ use crate::{
 };
 use heads::Head;
 use keys::Dialect;
+use model::EPSILON;
 
 pub use config::ResNetConfig;
 pub use heads::{ResNetBackbone, ResNetForImageClassification};
@@ -87,8 +88,8 @@ fn load_class(
 /// Every dialect but Hugging Face's begins its first stage with `layer1`.
 fn dialect(checkpoint: &Checkpoint) -> Dialect {
     let mut names = checkpoint.iter().map(|(name, _)| name);
-    let begins = |name: &str| name.trim_start_matches("module.").starts_with("layer1.");
-    if names.any(begins) {
+    let has = |name: &str| name.split('.').any(|level| level == "layer1");
+    if names.any(has) {
         Dialect::Torchvision
     } else {
         Dialect::HuggingFace
@@ -107,6 +108,24 @@ fn is_folded(checkpoint: &Checkpoint, dialect: Dialect) -> bool {
             key.ends_with("running_var") || entry.taken_as() == Some("running_var")
         });
     nameless || (holds("stem.0.convolution.bias") && !holds("stem.0.normalization.weight"))
+}
+
+/// The norm behind the convolution of `layer`, whose bias is all that is left of it once it was folded in: one that adds
+/// that bias and changes nothing else. Hugging Face's convolutions have none.
+pub(crate) fn identity_norm(layer: &str, bias: Entry) -> [(String, Entry); 4] {
+    let shape = bias.shape.clone();
+    let filled = |value: f32| {
+        let values = vec![value; bias.elements()];
+        Entry::computed(TensorData::new(values, shape.clone()))
+    };
+    let norm = |leaf: &str| format!("{layer}.normalization.{leaf}");
+    [
+        (norm("weight"), filled(1.0)),
+        (norm("running_mean"), filled(0.0)),
+        // The norm adds its ε to this before it divides.
+        (norm("running_var"), filled((1.0 - EPSILON) as f32)),
+        (norm("bias"), bias),
+    ]
 }
 
 /// What building any of the classes needs.

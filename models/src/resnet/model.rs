@@ -355,6 +355,9 @@ impl ConvNorm {
     }
 }
 
+/// ε of every norm: PyTorch's default, which no ResNet changes.
+pub(super) const EPSILON: f64 = 1e-5;
+
 /// A batch norm with its running statistics.
 #[derive(Module, Debug)]
 struct Norm {
@@ -365,9 +368,6 @@ struct Norm {
 }
 
 impl Norm {
-    /// PyTorch's default, which no ResNet changes.
-    const EPSILON: f64 = 1e-5;
-
     fn new(channels: usize, device: &Device) -> Self {
         let ones = || Initializer::Ones.init([channels], device);
         let zeros = || Initializer::Zeros.init([channels], device);
@@ -384,7 +384,7 @@ impl Norm {
     /// # Shapes
     /// `[c]`, `[c]`
     fn affine(&self) -> (Tensor<1>, Tensor<1>) {
-        let deviation = (self.running_var.val() + Self::EPSILON).sqrt();
+        let deviation = (self.running_var.val() + EPSILON).sqrt();
         let scale = self.weight.val() / deviation;
         let shift = self.bias.val() - self.running_mean.val() * scale.clone();
         (scale, shift)

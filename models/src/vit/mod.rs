@@ -102,10 +102,18 @@ fn load_class(
 
 fn dialect(checkpoint: &Checkpoint) -> Dialect {
     let mut names = checkpoint.iter().map(|(name, _)| name);
-    let found = names.find_map(|name| match name.trim_start_matches("module.") {
-        "patch_embed.proj.weight" => Some(Dialect::Timm),
-        "conv_proj.weight" => Some(Dialect::Torchvision),
-        _ => None,
+    let found = names.find_map(|name| {
+        let ends = |ending: &str| {
+            let before = name.strip_suffix(ending);
+            before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+        };
+        if ends("patch_embed.proj.weight") {
+            Some(Dialect::Timm)
+        } else if ends("conv_proj.weight") {
+            Some(Dialect::Torchvision)
+        } else {
+            None
+        }
     });
     found.unwrap_or(Dialect::HuggingFace)
 }

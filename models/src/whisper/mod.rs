@@ -24,6 +24,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use salamander_importers::{Checkpoint, FormatError};
 
+use crate::architecture::within;
 use crate::detect::complete;
 use crate::load::load;
 use crate::tensors::{Ints, named};
@@ -119,8 +120,9 @@ pub fn open(
     device: &Device,
 ) -> Result<(WhisperForConditionalGeneration, WhisperConfig), LoadError> {
     salamander_kernels::after_packing(salamander_importers::release);
-    let (config, openai) = configuration(json, checkpoint)?;
-    let checkpoint = &*with_positions(&config, checkpoint);
+    let seen = within(&ARCHITECTURE, json, checkpoint)?;
+    let (config, openai) = configuration(json, &seen)?;
+    let checkpoint = &*with_positions(&config, &seen);
     let tied = openai || tied(&config, checkpoint)?;
     let module = WhisperForConditionalGeneration::new(&config, tied, device)?;
     let name = "WhisperForConditionalGeneration";
