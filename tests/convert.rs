@@ -444,6 +444,383 @@ fn hardware_is_held_against_the_machine() {
     assert!(error.contains("config.toml: not valid TOML"), "{error}");
 }
 
+/// Weights that other libraries and exporters wrote of the cases in Hugging Face's names, each with its case.
+fn sources_of_cases() -> Vec<(PathBuf, String)> {
+    let formats = fixture("formats");
+    let mut found = Vec::new();
+    let is_foreign = |name: &str| name.starts_with("timm") || name.starts_with("torchvision");
+    for folder in ["onnx", "onnx/qdq", "flax", "torch"] {
+        for architecture in ["bert", "patchtst", "resnet", "vit", "whisper"] {
+            let Ok(items) = fs::read_dir(formats.join(folder).join(architecture)) else {
+                continue;
+            };
+            for item in items {
+                let path = item.unwrap().path();
+                let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+                let case = name.split('.').next().unwrap();
+                if !is_foreign(case) {
+                    found.push((path, format!("{architecture}/{case}")));
+                }
+            }
+        }
+    }
+    for item in fs::read_dir(formats.join("tensorflow_models")).unwrap() {
+        let path = item.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let case = name.split('.').next().unwrap().replacen('-', "/", 1);
+        found.push((path, case));
+    }
+    let classifier = "bert/sequence-classification-single-label".to_owned();
+    for item in fs::read_dir(formats.join("onnx/quantized")).unwrap() {
+        let path = item.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "onnx") {
+            found.push((path, classifier.clone()));
+        }
+    }
+    for folder in ["flax/sharded", "onnx/external"] {
+        found.push((formats.join(folder), classifier.clone()));
+    }
+    found.push((formats.join("onnx/pair"), "whisper/generation".to_owned()));
+    found.sort();
+    found
+}
+
+/// Puts weights, a file or a folder of them, into a new directory with a case's configuration.
+fn beside_config(weights: &Path, case: &Path, directory: &Path) {
+    fs::create_dir_all(directory).unwrap();
+    copy_into(weights, directory);
+    fs::copy(case.join("config.json"), directory.join("config.json")).unwrap();
+}
+
+fn copy_into(from: &Path, directory: &Path) {
+    if !from.is_dir() {
+        fs::copy(from, directory.join(from.file_name().unwrap())).unwrap();
+        return;
+    }
+    for item in fs::read_dir(from).unwrap() {
+        let path = item.unwrap().path();
+        if path.is_dir() {
+            let inner = directory.join(path.file_name().unwrap());
+            fs::create_dir_all(&inner).unwrap();
+            copy_into(&path, &inner);
+        } else {
+            copy_into(&path, directory);
+        }
+    }
+}
+
+#[test]
+fn every_source_of_a_model_becomes_its_own_safetensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = sources_of_cases();
+    assert!(sources.len() >= 60, "{}", sources.len());
+    let mut failures = Vec::new();
+    for (at, (weights, case)) in sources.into_iter().enumerate() {
+        let directory = folder.path().join(at.to_string());
+        beside_config(&weights, &fixture(&case), &directory);
+        let expected = Checkpoint::open(fixture(&case)).unwrap();
+        // Fewer bits, and what an exporter folded, are other values.
+        let text = weights.to_string_lossy().into_owned();
+        let others = text.contains("/onnx/q") || text.contains("/onnx/resnet");
+        for format in [
+            WriteFormat::Safetensors,
+            WriteFormat::PyTorch,
+            WriteFormat::Npz,
+        ] {
+            let target = folder.path().join(format!("{at}-{}", format.name()));
+            let options = ConvertOptions {
+                format: Some(format),
+                ..ConvertOptions::default()
+            };
+            quiet(options, &directory, &target);
+            let found = Checkpoint::open(&target).unwrap();
+            let names = |checkpoint: &Checkpoint| {
+                let entries = checkpoint.iter();
+                let names = entries.map(|(name, entry)| (name.to_owned(), entry.shape.clone()));
+                // An output layer that is tied may be stored again.
+                let names = names.filter(|(name, _)| name != "proj_out.weight");
+                names.collect::<BTreeMap<_, _>>()
+            };
+            if names(&found) != names(&expected) {
+                let (found, expected) = (names(&found), names(&expected));
+                let lacking = expected
+                    .iter()
+                    .filter(|(name, _)| !found.contains_key(*name));
+                let more = found
+                    .iter()
+                    .filter(|(name, _)| !expected.contains_key(*name));
+                failures.push(format!(
+                    "{text} as {}: lacks {:?}, has {:?}",
+                    format.name(),
+                    lacking.collect::<Vec<_>>(),
+                    more.collect::<Vec<_>>()
+                ));
+                continue;
+            }
+            for (name, entry) in expected.iter().filter(|_| !others) {
+                let (found, expected) = (found.get(name).unwrap().read(), entry.read());
+                let same = found.unwrap().as_bytes() == expected.unwrap().as_bytes();
+                assert!(same, "{text} as {}: {name} differs", format.name());
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// A case's tensors under other names, in a new directory with the configuration.
+fn renamed(case: &str, directory: &Path, rename: &dyn Fn(&str) -> Vec<String>) -> PathBuf {
+    let case = fixture(case);
+    fs::create_dir_all(directory).unwrap();
+    fs::copy(case.join("config.json"), directory.join("config.json")).unwrap();
+    let checkpoint = Checkpoint::open(&case).unwrap();
+    let entries = checkpoint.iter().flat_map(|(name, entry)| {
+        let names = rename(name).into_iter();
+        names.map(|name| (name, entry.clone())).collect::<Vec<_>>()
+    });
+    let entries: Vec<_> = entries.collect();
+    let file = directory.join("model.safetensors");
+    let options = salamander::importers::WriteOptions::default();
+    let written = salamander::importers::write(
+        &checkpoint.with_entries(entries),
+        &file,
+        WriteFormat::Safetensors,
+        &options,
+        &|_, _| {},
+    );
+    written.unwrap();
+    directory.to_owned()
+}
+
+#[test]
+fn every_architecture_is_found_under_the_prefixes_of_trainers() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Device::from_env().unwrap();
+    let mut at = 0;
+    for case in [
+        "bert/sequence-classification-single-label",
+        "bert/model",
+        "vit/image-classification",
+        "vit/timm",
+        "vit/torchvision",
+        "resnet/image-classification",
+        "resnet/torchvision-basic",
+        "whisper/dialect-openai",
+        "patchtst/prediction",
+    ] {
+        let expected = outputs(&fixture(case), &fixture(case));
+        let mut directory = || {
+            at += 1;
+            folder.path().join(at.to_string())
+        };
+        for prefix in [
+            "model.",
+            "net.",
+            "backbone.",
+            "_orig_mod.module.",
+            "module._orig_mod.",
+            "model._orig_mod.module.",
+            "student.encoder_q.",
+            "0.",
+        ] {
+            let moved = renamed(case, &directory(), &|name| vec![format!("{prefix}{name}")]);
+            let found = outputs(&fixture(case), &moved);
+            assert!(found == expected, "{case} under {prefix}");
+            let target = moved.join("converted");
+            let done = quiet(ConvertOptions::default(), &moved, &target);
+            assert!(
+                done.tensors
+                    .iter()
+                    .all(|tensor| !tensor.name.starts_with(prefix) || prefix == "model."),
+                "{case} under {prefix}: {:?}",
+                done.tensors
+            );
+            assert!(
+                outputs(&fixture(case), &target) == expected,
+                "{case} {prefix}"
+            );
+        }
+        // Two of them are not to be told apart, and one is taken when it is named.
+        let twice = renamed(case, &directory(), &|name| {
+            vec![format!("online.{name}"), format!("target.{name}")]
+        });
+        let error = Network::open(&twice, None, &device)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("`online.`, `target.`"), "{case}: {error}");
+        let named = device.clone().with_prefix("target");
+        Network::open(&twice, None, &named).unwrap();
+        let options = ConvertOptions {
+            prefix: Some("target.".to_owned()),
+            ..ConvertOptions::default()
+        };
+        let target = twice.join("converted");
+        quiet(options, &twice, &target);
+        assert!(outputs(&fixture(case), &target) == expected, "{case} named");
+        // What is not there is said in the names of the file.
+        let odd = renamed(case, &directory(), &|name| {
+            let kept = !name.ends_with(".bias");
+            let name = format!("net.{name}");
+            if kept { vec![name] } else { Vec::new() }
+        });
+        let error = Network::open(&odd, None, &device).unwrap_err().to_string();
+        assert!(error.contains("missing     net."), "{case}: {error}");
+    }
+}
+
+#[test]
+fn parts_of_models_are_refused_by_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = Device::from_env().unwrap();
+    for (at, (part, said)) in [
+        ("base_model.model.NAME.lora_A.weight", "merge_and_unload"),
+        ("shadow_params.NAME", "torch_ema"),
+        ("_fsdp_wrapped_module.NAME._flat_param", "FULL_STATE_DICT"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let directory = folder.path().join(at.to_string());
+        let rename = |name: &str| vec![part.replace("NAME", name)];
+        let model = renamed("bert/model", &directory, &rename);
+        let error = Network::open(&model, None, &device)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(said), "{part}: {error}");
+    }
+}
+
+#[test]
+fn a_missing_head_is_answered_with_the_tasks_there_are() {
+    let device = Device::from_env().unwrap();
+    let config = ModelDir::find(fixture("bert/masked-lm")).unwrap();
+    let (config, checkpoint) = (config.config().unwrap(), config.checkpoint().unwrap());
+    let task = salamander::models::Task::QuestionAnswering;
+    let error = salamander::models::open(&config, task, &checkpoint, device.burn()).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("it has no qa_outputs; it can be opened for text-embedding, fill-mask")
+            || text.contains("it has no qa_outputs; it can be opened for fill-mask"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_gguf_of_another_architecture_is_called_by_its_name() {
+    let device = Device::from_env().unwrap();
+    let file = fixture("formats/families/gpt2.gguf");
+    let error = Network::open(&file, None, &device).unwrap_err().to_string();
+    assert!(
+        error.contains("\"gpt2\", which is not in the zoo"),
+        "{error}"
+    );
+}
+
+#[test]
+fn variables_of_any_tensorflow_checkpoint_are_converted_and_texts_are_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = fixture("formats/tensorflow/objects.index");
+    let target = folder.path().join("objects.safetensors");
+    let done = quiet(ConvertOptions::default(), &source, &target);
+    let said = done.remarks.join("; ");
+    assert!(said.contains("_CHECKPOINTABLE_OBJECT_GRAPH"), "{said}");
+    assert!(!done.tensors.is_empty());
+    assert_eq!(done.largest_difference, 0.0);
+}
+
+#[test]
+fn what_cannot_be_written_is_left_out_only_when_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = renamed("bert/model", &folder.path().join("source"), &|name| {
+        vec![name.replace("pooler", &"long".repeat(20))]
+    });
+    fs::remove_file(source.join("config.json")).unwrap();
+    let file = source.join("model.safetensors");
+    let to = |name: &str, options: ConvertOptions| {
+        let options = ConvertOptions {
+            keep_names: true,
+            ..options
+        };
+        let target = folder.path().join(name);
+        convert(&file, &target, &options, &|_| {}).map_err(|error| error.to_string())
+    };
+    let patterns = |patterns: &[&str]| patterns.iter().map(|&pattern| pattern.into()).collect();
+    let error = to("a.gguf", ConvertOptions::default()).unwrap_err();
+    assert!(
+        error.contains("63 at most") && error.contains("--skip"),
+        "{error}"
+    );
+    assert!(!folder.path().join("a.gguf").exists());
+    let all = Checkpoint::open(&file).unwrap().len();
+    let skipped = to(
+        "b.gguf",
+        ConvertOptions {
+            skip: true,
+            ..ConvertOptions::default()
+        },
+    );
+    let skipped = skipped.unwrap();
+    assert_eq!(skipped.tensors.len(), all - 2);
+    let said = skipped
+        .remarks
+        .iter()
+        .filter(|remark| remark.starts_with("left out: `long"));
+    assert_eq!(said.count(), 2);
+    let excluded = to(
+        "c.gguf",
+        ConvertOptions {
+            exclude: patterns(&["*long*"]),
+            ..ConvertOptions::default()
+        },
+    );
+    assert_eq!(excluded.unwrap().tensors.len(), all - 2);
+    let included = to(
+        "d.safetensors",
+        ConvertOptions {
+            include: patterns(&[
+                "encoder.layer.*.query.*",
+                "embeddings.word_embeddings.weight",
+            ]),
+            exclude: patterns(&["*.bias"]),
+            ..ConvertOptions::default()
+        },
+    );
+    let names: Vec<String> = included
+        .unwrap()
+        .tensors
+        .into_iter()
+        .map(|tensor| tensor.name)
+        .collect();
+    assert!(names.len() >= 2, "{names:?}");
+    assert!(
+        names
+            .iter()
+            .all(|name| name.ends_with("query.weight")
+                || name == "embeddings.word_embeddings.weight")
+    );
+    let error = to(
+        "e.safetensors",
+        ConvertOptions {
+            include: patterns(&["nothing"]),
+            ..ConvertOptions::default()
+        },
+    );
+    let error = error.unwrap_err();
+    assert!(error.contains("left out by the patterns"), "{error}");
+    assert!(!folder.path().join("e.safetensors").exists());
+}
+
+#[test]
+fn a_conversion_that_would_write_no_tensor_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty.safetensors");
+    fs::write(&empty, [&2_u64.to_le_bytes()[..], b"{}"].concat()).unwrap();
+    let target = folder.path().join("out.npz");
+    let done = convert(&empty, &target, &ConvertOptions::default(), &|_| {});
+    let error = done.unwrap_err().to_string();
+    assert!(error.contains("nothing to write"), "{error}");
+    assert!(!target.exists());
+}
+
 #[test]
 fn transformers_loads_what_is_renamed() {
     let named = std::env::var("SALAMANDER_PYTHON").ok();
@@ -473,13 +850,27 @@ fn transformers_loads_what_is_renamed() {
             folder.join(format!("{name}.golden.safetensors")),
         )
     });
-    for (case, golden) in cases.into_iter().chain(mlx) {
+    // Other sources of the same models, put beside the configuration and the inputs of each.
+    let sources = folder.path().join("sources");
+    let others = sources_of_cases().into_iter().filter(|(path, _)| {
+        // Fewer bits give other numbers, which the names of the same files are held for elsewhere.
+        !path.to_string_lossy().contains("/onnx/q")
+    });
+    let others = others.enumerate().map(|(at, (weights, case))| {
+        let source = sources.join(format!("{at}-{}", case.replace('/', "-")));
+        beside_config(&weights, &fixture(&case), &source);
+        (source, fixture(&case).join("golden.safetensors"))
+    });
+    let others: Vec<_> = others.collect();
+    let targets = folder.path().join("targets");
+    fs::create_dir(&targets).unwrap();
+    for (case, golden) in cases.into_iter().chain(mlx).chain(others) {
         for (ending, format) in [
             ("st", WriteFormat::Safetensors),
             ("pt", WriteFormat::PyTorch),
         ] {
             let name = case.file_name().unwrap().to_string_lossy();
-            let target = folder.path().join(format!("{name}-{ending}"));
+            let target = targets.join(format!("{name}-{ending}"));
             let options = ConvertOptions {
                 format: Some(format),
                 ..ConvertOptions::default()
@@ -491,7 +882,7 @@ fn transformers_loads_what_is_renamed() {
     let script = fixture("../../tools/check_renamed.py");
     let output = Command::new(python)
         .arg(script)
-        .arg(folder.path())
+        .arg(&targets)
         .output()
         .unwrap();
     assert!(

@@ -450,3 +450,71 @@ fn real_pytorch_files_are_read() {
     println!("{count} real files read");
     assert!(count > 55, "{count}");
 }
+
+#[test]
+fn wrappers_are_seen_through_in_any_order() {
+    const NAMES: [&str; 7] = [
+        "0.weight",
+        "0.bias",
+        "1.weight",
+        "1.bias",
+        "1.running_mean",
+        "1.running_var",
+        "1.num_batches_tracked",
+    ];
+    let folder = fixtures("pytorch_wrapped");
+    for (name, wrapper) in [
+        ("net", None),
+        ("deepspeed", None),
+        ("ema", None),
+        ("params", None),
+        ("lightning_compiled", Some("_orig_mod.")),
+        ("compiled_parallel", Some("module._orig_mod.")),
+        ("parallel_compiled", Some("module.module._orig_mod.")),
+        ("averaged", Some("module.")),
+        ("fsdp", Some("_fsdp_wrapped_module.")),
+    ] {
+        let checkpoint = Checkpoint::open(folder.join(format!("{name}.pt"))).unwrap();
+        let inside = checkpoint.iter().filter(|(_, entry)| !entry.is_outside());
+        let names: Vec<&str> = inside.map(|(name, _)| name).collect();
+        assert_eq!(names, NAMES, "{name}");
+        let noted = checkpoint.metadata.get("names.wrapper");
+        assert_eq!(noted.map(|noted| &noted[..]), wrapper, "{name}");
+        if let Some((_, entry)) = checkpoint.iter().find(|(name, _)| *name == "0.weight") {
+            assert_eq!(entry.shape, [2, 3], "{name}");
+            assert_eq!(entry.own_name().is_some(), wrapper.is_some(), "{name}");
+        }
+    }
+    let averaged = Checkpoint::open(folder.join("averaged.pt")).unwrap();
+    assert!(averaged.get("n_averaged").unwrap().is_outside());
+    let two = Checkpoint::open(folder.join("two.pt")).unwrap();
+    assert!(two.get("net.0.weight").is_some() && two.get("head.weight").is_some());
+}
+
+#[test]
+fn a_prefix_is_found_where_it_is_the_only_one() {
+    let file = fixtures("pytorch_wrapped/two.pt");
+    let checkpoint = Checkpoint::open(&file).unwrap();
+    let fits = |seen: &Checkpoint| seen.get("0.weight").is_some();
+    let seen = checkpoint.seen_through(0.0, fits).unwrap();
+    assert_eq!(seen.prefix(), Some("net."));
+    assert_eq!(
+        seen.get("0.weight").unwrap().own_name(),
+        Some("net.0.weight")
+    );
+    assert!(seen.get("head.weight").unwrap().is_outside());
+    // Under one that has fewer of the tensors than were asked for, there is nothing.
+    let seen = checkpoint.seen_through(0.99, fits).unwrap();
+    assert_eq!(seen.prefix(), None);
+    let doubled: Vec<_> = ["a.", "b."]
+        .iter()
+        .flat_map(|prefix| {
+            let entries = checkpoint.iter();
+            entries.map(move |(name, entry)| (format!("{prefix}{name}"), entry.clone()))
+        })
+        .collect();
+    let doubled = checkpoint.with_entries(doubled);
+    let error = doubled.seen_through(0.0, fits).unwrap_err().to_string();
+    assert!(error.contains("`a.net.`, `b.net.`"), "{error}");
+    assert!(doubled.under("b.net.").get("1.bias").is_some());
+}
