@@ -286,7 +286,8 @@ impl Sheet {
                     .zip(&first.cells)
                     .any(|(a, b)| is_date(a) && is_date(b))
             });
-        if headed && !bare && dates(first) > 1 && dates(first) * 2 > width {
+        let across = rows.get(1).is_some_and(|row| dates(row) == 0);
+        if across && dates(first) > 1 && dates(first) * 2 > width {
             let reason = "has its timestamps in the first line, from left to right; give each series a column \
                           and each step a row";
             return Err(SeriesError::Layout(reason.to_owned()));
@@ -351,7 +352,13 @@ impl Sheet {
                         reason: "no column begins with such a timestamp".to_owned(),
                     })?)
                 }
-                None => (0..width).find(|column| self.is_time(*column)),
+                // Numbers that only ascend are timestamps where there are no others.
+                None => (0..width)
+                    .find(|column| {
+                        let named = called(*column, TIME_NAMES);
+                        (named || Format::is_date(self.first(*column))) && self.is_time(*column)
+                    })
+                    .or_else(|| (0..width).find(|column| self.is_time(*column))),
             },
         };
         let Some(column) = column else {
@@ -401,6 +408,15 @@ impl Sheet {
             Guess::Format(Format::Month) => true,
             _ => false,
         }
+    }
+
+    /// Whether a column has no name and counts the rows, as pandas writes it.
+    fn is_index(&self, column: usize) -> bool {
+        let unnamed = ["", "unnamed: 0"].contains(&&self.names[column].to_lowercase()[..]);
+        let numbers = || self.column(column).map(|cell| cell.parse::<i64>().ok());
+        let first = numbers().next().flatten();
+        unnamed
+            && first.is_some_and(|first| numbers().eq((first..).map(Some).take(self.rows.len())))
     }
 
     fn wrong_time(&self, column: usize, row: usize, reason: &str) -> SeriesError {
@@ -611,6 +627,7 @@ impl Table {
             // Lines that end in a delimiter have a last column without a name.
             None => (0..sheet.names.len())
                 .filter(|column| Some(*column) != at && !ids.contains(column))
+                .filter(|column| at.is_none() || !sheet.is_index(*column))
                 .filter(|column| {
                     !sheet.names[*column].is_empty()
                         || sheet.column(*column).any(|cell| !cell.is_empty())
@@ -997,21 +1014,29 @@ impl Reader<'_> {
                 ),
             },
             Fault::Irregular(row) => {
-                let reason = "the time between them is no whole number of steps, so that there is no frequency; \
-                              take the mean or the last value of equal times, give the frequency (--frequency \
-                              D), or take each row for a step (--frequency rows)";
-                self.two(order[row - 1], order[row], reason.to_owned())
+                let help = match self.format {
+                    Format::Number => {
+                        "; seconds or milliseconds since 1970 are told by `date_format` (--date-format \
+                                       seconds)"
+                    }
+                    _ => "",
+                };
+                let reason = format!(
+                    "the time between them is no whole number of steps, so that there is no frequency; resample them, \
+                     give the frequency (--frequency D), or take each row for a step (--frequency rows){help}"
+                );
+                self.two(order[row - 1], order[row], reason)
             }
         }
     }
 
     fn order(&self, earlier: usize, row: usize, same: bool, whose: &str) -> SeriesError {
+        let help = if whose.is_empty() {
+            "; if a column names the series, say which by `series` (--series)"
+        } else {
+            ""
+        };
         let reason = if same {
-            let help = if whose.is_empty() {
-                "; if a column names the series, say which by `series` (--series)"
-            } else {
-                ""
-            };
             format!(
                 "both are at {}{whose}; a time has one row{help}",
                 self.sheet.rows[row].cells[self.column].to_owned()
@@ -1019,7 +1044,7 @@ impl Reader<'_> {
         } else {
             format!(
                 "{} comes before {}{whose}, so that the rows do not ascend; sort them, or have them sorted by \
-                 `sort` (--sort)",
+                 `sort` (--sort){help}",
                 self.sheet.rows[earlier].cells[self.column].to_owned(),
                 self.sheet.rows[row].cells[self.column].to_owned()
             )
@@ -1409,6 +1434,12 @@ mod tests {
 
     #[test]
     fn numbers_and_encodings_of_other_places_are_read() {
+        // pandas writes its index.
+        let index = parse(",ds,a\n0,2024-01-01,1\n1,2024-01-02,2\n").unwrap();
+        assert_eq!(
+            (index.names(), index.time_name()),
+            (&["a".to_owned()][..], Some("ds"))
+        );
         let table = parse("Datum;a;b\n01.02.2024;1,5;-0,25\n02.02.2024;1;\n").unwrap();
         assert_eq!(table.row(0), [1.5, -0.25]);
         assert!(table.row(1)[1].is_nan());
@@ -1502,6 +1533,14 @@ mod tests {
                 "has a point where others have a comma",
             ),
             ("a;b\n1 234;2\n", "has separators between thousands"),
+            (
+                ",2024-01-01,2024-01-02,2024-01-03\nx,1,2,3\n",
+                "from left to right",
+            ),
+            (
+                "time,a\n0,1\n86400,1\n2678400,1\n5097600,1\n",
+                "--date-format",
+            ),
             (
                 "name,2024-01-01,2024-01-02,2024-01-03\nx,1,2,3\n",
                 "from left to right",
