@@ -520,7 +520,7 @@ impl Sheet {
                     column: self.names[column].clone(),
                     text: text.to_owned(),
                     reason: match text.bytes().filter(u8::is_ascii_digit).count() {
-                        4.. if !is_numeric(text) => NO_NUMBER,
+                        4.. if reason == NOT_A_NUMBER => NO_NUMBER,
                         _ => reason,
                     },
                 })?;
@@ -550,6 +550,8 @@ impl Sheet {
         }
     }
 }
+
+const NOT_A_NUMBER: &str = "is not a number; leave a missing value empty, or leave the column out";
 
 const NO_NUMBER: &str = "is not a number; if it is a timestamp, say how it is written by `date_format` (--date-format), \
                          for instance %d/%m/%y";
@@ -1115,7 +1117,7 @@ fn number(text: &str, decimal: char) -> Result<f64, &'static str> {
     }
     let marks = digits.chars().filter(|c| MARKS.contains(c)).count();
     if marks == 0 || !is_numeric(text) {
-        return Err("is not a number; leave a missing value empty, or leave the column out");
+        return Err(NOT_A_NUMBER);
     }
     let commas = digits.matches(',').count();
     if commas == 1 && marks == 1 {
@@ -1124,7 +1126,14 @@ fn number(text: &str, decimal: char) -> Result<f64, &'static str> {
                     stands between thousands, leave it out",
         );
     }
-    Err(GROUPED)
+    // Between marks are three digits, and after the last a fraction.
+    let groups: Vec<&str> = digits.split(MARKS).collect();
+    let between = &groups[1..groups.len() - 1];
+    let grouped = match between {
+        [] => groups[1].len() == 3,
+        between => between.iter().all(|group| group.len() == 3),
+    };
+    Err(if grouped { GROUPED } else { NOT_A_NUMBER })
 }
 
 const GROUPED: &str = "has separators between thousands; leave them out";
