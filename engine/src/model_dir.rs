@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use salamander_importers::Checkpoint;
-use salamander_models::processing::text::{TextTokenizer, TokenizerFiles};
+use salamander_models::processing::text::{SENTENCEPIECE_FILES, TextTokenizer, TokenizerFiles};
 use salamander_models::{Files, PretrainedConfig, contained_files, detect};
 use serde_json::Value;
 
@@ -181,12 +181,24 @@ impl ModelDir {
     /// # Errors
     /// Its files are absent or not valid.
     pub fn tokenizer(&self) -> Result<TextTokenizer, Error> {
-        let files = TokenizerFiles {
+        let mut files = TokenizerFiles {
             tokenizer: self.read("tokenizer.json")?,
-            vocabulary: self.read("vocab.txt")?,
             config: self.json("tokenizer_config.json")?,
             special_tokens: self.json("special_tokens_map.json")?,
+            added_tokens: self.json("added_tokens.json")?,
+            model_config: self.json("config.json")?,
+            ..TokenizerFiles::default()
         };
+        if files.tokenizer.is_none() {
+            files.vocabulary = self.read("vocab.txt")?;
+            files.ids = self.read("vocab.json")?;
+            files.merges = self.read("merges.txt")?;
+            for name in SENTENCEPIECE_FILES {
+                files
+                    .sentencepiece
+                    .extend(self.read(name)?.map(|bytes| (name, bytes)));
+            }
+        }
         TextTokenizer::new(&files).map_err(|source| Error::Tokenizer {
             directory: self.path.clone(),
             source,

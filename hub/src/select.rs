@@ -12,7 +12,7 @@ pub(crate) const SUMS: &str = "SHA256SUMS";
 pub(crate) const SIGNATURE: &str = "SHA256SUMS.sig";
 
 /// The files beside the weights.
-const SETTINGS: [&str; 25] = [
+const SETTINGS: [&str; 27] = [
     "config.json",
     "bert_config.json",
     "generation_config.json",
@@ -30,6 +30,8 @@ const SETTINGS: [&str; 25] = [
     "tokenizer.model",
     "spiece.model",
     "sentencepiece.bpe.model",
+    "sentencepiece.model",
+    "spm.model",
     "chat_template.json",
     "chat_template.jinja",
     MODULES,

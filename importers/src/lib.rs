@@ -35,6 +35,7 @@ mod pytorch_layout;
 mod report;
 pub mod safetensors;
 pub mod scan;
+pub mod sentencepiece;
 mod sharded;
 pub mod tensorflow;
 pub mod tflite;

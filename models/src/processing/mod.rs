@@ -2,6 +2,7 @@
 
 pub mod audio;
 mod axis;
+mod charsmap;
 pub mod distribution;
 pub mod frequency;
 pub mod image;
@@ -9,4 +10,6 @@ pub mod missing;
 pub mod series;
 pub mod text;
 pub mod time;
+mod tokenizer_build;
+mod tokenizer_class;
 pub(crate) mod vocabulary;

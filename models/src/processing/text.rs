@@ -1,16 +1,17 @@
 //! Text to tokens and back, as the reference's fast tokenizers do it.
 
-use ahash::AHashMap;
+use std::collections::BTreeMap;
+
 use serde_json::Value;
-use tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
-use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::{BertNormalizer, Lowercase, Sequence};
-use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
-use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::normalizers::{Lowercase, Sequence};
 use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, truncate_encodings};
 use tokenizers::{
-    AddedToken, Decoder, InputSequence, ModelWrapper, NormalizerWrapper, PostProcessor, Tokenizer,
+    Decoder, InputSequence, ModelWrapper, NormalizerWrapper, PostProcessor, PostProcessorWrapper,
+    Tokenizer,
 };
+
+use super::tokenizer_build::{CONFIG, JSON, assemble};
+use super::tokenizer_class::{Settings, invalid, resolve};
 
 pub use tokenizers::Encoding;
 pub use tokenizers::utils::truncation::TruncationStrategy;
@@ -39,11 +40,30 @@ pub struct TokenizerFiles {
     pub tokenizer: Option<Vec<u8>>,
     /// `vocab.txt` of a WordPiece tokenizer, used where there is no `tokenizer.json`.
     pub vocabulary: Option<Vec<u8>>,
+    /// `vocab.json` of a BPE tokenizer, likewise.
+    pub ids: Option<Vec<u8>>,
+    /// `merges.txt` of a BPE tokenizer, likewise.
+    pub merges: Option<Vec<u8>>,
+    /// SentencePiece models by their file names, [`SENTENCEPIECE_FILES`], likewise.
+    pub sentencepiece: BTreeMap<&'static str, Vec<u8>>,
     /// `tokenizer_config.json`.
     pub config: Option<Value>,
     /// `special_tokens_map.json`.
     pub special_tokens: Option<Value>,
+    /// `added_tokens.json`.
+    pub added_tokens: Option<Value>,
+    /// The model's own `config.json`, which may name the tokenizer's class, and whose `model_type` has one.
+    pub model_config: Option<Value>,
 }
+
+/// What SentencePiece's models are called in a model directory.
+pub const SENTENCEPIECE_FILES: [&str; 5] = [
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.model",
+    "tokenizer.model",
+];
 
 /// How a text that is too long is shortened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,10 +90,14 @@ impl Truncation {
 /// A tokenizer with the settings of its checkpoint.
 #[derive(Debug, Clone)]
 pub struct TextTokenizer {
+    /// Without what comes around a text, which [`Self::frame`] puts there once.
     tokenizer: Tokenizer,
+    processor: Option<PostProcessorWrapper>,
     direction: TruncationDirection,
     max_length: Option<usize>,
     continuing_prefix: bool,
+    /// Whether the texts of a pair are told apart by their segments.
+    segments: bool,
     special: Special,
 }
 
@@ -88,43 +112,33 @@ pub struct Special {
 }
 
 impl TextTokenizer {
-    /// Builds a tokenizer from the files of a model directory.
+    /// Builds a tokenizer from the files of a model directory, as the reference's `AutoTokenizer` does: the
+    /// class that `tokenizer_config.json`, else `config.json`, else the model's type names builds its pipeline
+    /// from the vocabulary and the settings.
     ///
     /// # Errors
-    /// There is neither `tokenizer.json` nor `vocab.txt`, or a file is not valid.
+    /// There is no vocabulary, the class is not supported, or a file is not valid.
     pub fn new(files: &TokenizerFiles) -> Result<Self, TextError> {
-        let null = Value::Null;
-        let config = files.config.as_ref().unwrap_or(&null);
-        let special_tokens = files.special_tokens.as_ref().unwrap_or(&null);
-        let token = |name: &str, default: &str| {
-            let found = [config, special_tokens].into_iter().find_map(|map| {
-                let entry = map.get(name)?;
-                entry.as_str().or_else(|| entry.get("content")?.as_str())
-            });
-            found.unwrap_or(default).to_owned()
-        };
-        let mut tokenizer = match (&files.tokenizer, &files.vocabulary) {
-            (Some(json), _) => from_json(json, config)?,
-            (None, Some(vocabulary)) => from_vocabulary(vocabulary, config, &token)?,
-            (None, None) => {
-                return Err(TextError::File {
-                    file: "tokenizer.json",
-                    reason: "is missing, and so is vocab.txt; a text model needs one of them"
-                        .to_owned(),
-                });
-            }
-        };
+        let (class, build) = resolve(files)?;
+        let (mut tokenizer, settings) = assemble(files, build)?;
+        if settings.flag("split_special_tokens") == Some(true) {
+            tokenizer.set_encode_special_tokens(true);
+        }
         // Lengths are decided by the task, not by what the tokenizer was last used for.
+        let truncation = tokenizer.get_truncation().map(|params| params.direction);
         tokenizer.with_padding(None);
         tokenizer
             .with_truncation(None)
-            .map_err(|error| invalid("tokenizer.json", error))?;
-        let id = |name: &str, default: &str| tokenizer.token_to_id(&token(name, default));
+            .map_err(|error| invalid(JSON, error))?;
+        let id = |name: &str, usual: [&str; 2]| match settings.content(name) {
+            Some(content) => tokenizer.token_to_id(content),
+            None => usual.iter().find_map(|token| tokenizer.token_to_id(token)),
+        };
         let special = Special {
-            pad: id("pad_token", "[PAD]"),
-            unknown: id("unk_token", "[UNK]"),
-            cls: id("cls_token", "[CLS]"),
-            mask: id("mask_token", "[MASK]"),
+            pad: id("pad_token", ["[PAD]", "<pad>"]),
+            unknown: id("unk_token", ["[UNK]", "<unk>"]),
+            cls: id("cls_token", ["[CLS]", "<s>"]),
+            mask: id("mask_token", ["[MASK]", "<mask>"]),
         };
         let continuing_prefix = match tokenizer.get_model() {
             ModelWrapper::WordPiece(model) => !model.continuing_subword_prefix.is_empty(),
@@ -134,15 +148,36 @@ impl TextTokenizer {
                 .is_some_and(|p| !p.is_empty()),
             _ => false,
         };
-        let left = config.get("truncation_side").and_then(Value::as_str) == Some("left");
+        let side = |name: &str| match settings.fields.get(name).and_then(Value::as_str) {
+            Some("left") => Ok(Some(TruncationDirection::Left)),
+            Some("right") => Ok(Some(TruncationDirection::Right)),
+            None => Ok(None),
+            Some(other) => {
+                let reason = format!("{name} is \"{other}\", not \"left\" or \"right\"");
+                Err(invalid(CONFIG, reason))
+            }
+        };
+        if side("padding_side")? == Some(TruncationDirection::Left) {
+            tracing::warn!(
+                "{CONFIG}: padding_side \"left\" is not followed; texts are padded on the right, where padding \
+                 does not move them"
+            );
+        }
+        let inputs = settings.fields.get("model_input_names");
+        let segments = match inputs.and_then(Value::as_array) {
+            Some(names) => names.iter().any(|name| name == "token_type_ids"),
+            None => settings.build.has_segments(class.as_deref()),
+        };
+        let processor = tokenizer.get_post_processor().cloned();
+        tokenizer.with_post_processor(None::<PostProcessorWrapper>);
         Ok(Self {
-            direction: if left {
-                TruncationDirection::Left
-            } else {
-                TruncationDirection::Right
-            },
-            max_length: max_length(config),
+            processor,
+            direction: side("truncation_side")?
+                .or(truncation)
+                .unwrap_or(TruncationDirection::Right),
+            max_length: max_length(&settings),
             continuing_prefix,
+            segments,
             special,
             tokenizer,
         })
@@ -178,9 +213,8 @@ impl TextTokenizer {
 
     /// The number of special tokens around a text or a pair.
     pub fn added_tokens(&self, pair: bool) -> usize {
-        self.tokenizer
-            .get_post_processor()
-            .map_or(0, |processor| processor.added_tokens(pair))
+        let processor = self.processor.as_ref();
+        processor.map_or(0, |processor| processor.added_tokens(pair))
     }
 
     /// Encodes a text or a pair, with special tokens. Offsets count characters.
@@ -234,15 +268,22 @@ impl TextTokenizer {
         if let Some(truncation) = truncation {
             (first, second) = self.truncate(first, second, truncation)?;
         }
-        let mut encoding = self
-            .tokenizer
-            .post_process(first, second, true)
-            .map_err(|error| TextError::Encode(error.to_string()))?;
+        let framed = match &self.processor {
+            Some(processor) => processor.process(first, second, true),
+            None => self.tokenizer.post_process(first, second, true),
+        };
+        let mut encoding = framed.map_err(|error| TextError::Encode(error.to_string()))?;
         let windows = match truncation.and_then(|truncation| truncation.windows) {
             Some(_) => encoding.take_overflowing(),
             None => Vec::new(),
         };
-        Ok(std::iter::once(encoding).chain(windows).collect())
+        let mut windows: Vec<Encoding> = std::iter::once(encoding).chain(windows).collect();
+        if !self.segments {
+            for window in &mut windows {
+                window.set_type_ids(vec![0; window.len()]);
+            }
+        }
+        Ok(windows)
     }
 
     fn truncate(
@@ -320,105 +361,14 @@ impl TextTokenizer {
     }
 }
 
-fn invalid(file: &'static str, error: impl ToString) -> TextError {
-    TextError::File {
-        file,
-        reason: error.to_string(),
-    }
-}
-
-/// `model_max_length`, unless it is the reference's way to say that there is none (10³⁰).
-fn max_length(config: &Value) -> Option<usize> {
+/// `model_max_length`, or `max_len` as it was called before, unless it is the reference's way to say that
+/// there is none (10³⁰).
+fn max_length(settings: &Settings) -> Option<usize> {
     const NONE: f64 = 1e9;
-    let length = config.get("model_max_length")?.as_f64()?;
+    let fields = &settings.fields;
+    let length = fields
+        .get("model_max_length")
+        .or_else(|| fields.get("max_len"));
+    let length = length?.as_f64()?;
     (1.0..NONE).contains(&length).then_some(length as usize)
-}
-
-fn from_json(json: &[u8], config: &Value) -> Result<Tokenizer, TextError> {
-    let mut tokenizer =
-        Tokenizer::from_bytes(json).map_err(|error| invalid("tokenizer.json", error))?;
-    // transformers' BertTokenizer lets its own settings override those of the file.
-    let class = config.get("tokenizer_class").and_then(Value::as_str);
-    if class.is_some_and(|class| class.starts_with("BertTokenizer"))
-        && let Some(NormalizerWrapper::BertNormalizer(normalizer)) = tokenizer.get_normalizer()
-    {
-        let normalizer = bert_normalizer(config, *normalizer);
-        tokenizer
-            .with_normalizer(Some(normalizer))
-            .map_err(|error| invalid("tokenizer.json", error))?;
-    }
-    Ok(tokenizer)
-}
-
-/// `base` with what `tokenizer_config.json` says.
-fn bert_normalizer(config: &Value, mut base: BertNormalizer) -> BertNormalizer {
-    let flag = |name: &str| config.get(name).and_then(Value::as_bool);
-    base.lowercase = flag("do_lower_case").unwrap_or(base.lowercase);
-    base.handle_chinese_chars = flag("tokenize_chinese_chars").unwrap_or(base.handle_chinese_chars);
-    if config.get("strip_accents").is_some() {
-        base.strip_accents = flag("strip_accents");
-    }
-    base
-}
-
-/// The tokenizer of a BERT that comes with a `vocab.txt` alone.
-fn from_vocabulary(
-    vocabulary: &[u8],
-    config: &Value,
-    token: &dyn Fn(&str, &str) -> String,
-) -> Result<Tokenizer, TextError> {
-    const FILE: &str = "vocab.txt";
-    let text = std::str::from_utf8(vocabulary).map_err(|error| invalid(FILE, error))?;
-    let tokens = text.lines().enumerate();
-    let vocabulary: AHashMap<String, u32> = tokens
-        .map(|(id, token)| (token.to_owned(), id as u32))
-        .collect();
-    let unknown = token("unk_token", "[UNK]");
-    let model = WordPiece::builder()
-        .vocab(vocabulary)
-        .unk_token(unknown.clone())
-        .build()
-        .map_err(|error| invalid(FILE, error))?;
-    let mut tokenizer = Tokenizer::new(model);
-    let special = |name: &str, default: &str| {
-        let text = token(name, default);
-        let id = tokenizer
-            .token_to_id(&text)
-            .ok_or_else(|| invalid(FILE, format!("has no `{text}`, which {name} names")))?;
-        Ok::<_, TextError>((text, id))
-    };
-    let (cls, sep) = (
-        special("cls_token", "[CLS]")?,
-        special("sep_token", "[SEP]")?,
-    );
-    special("unk_token", "[UNK]")?;
-    let processor = TemplateProcessing::builder()
-        .try_single(format!("{}:0 $A:0 {}:0", cls.0, sep.0))
-        .map_err(|error| invalid(FILE, error))?
-        .try_pair(format!("{c}:0 $A:0 {s}:0 $B:1 {s}:1", c = cls.0, s = sep.0))
-        .map_err(|error| invalid(FILE, error))?
-        .special_tokens(vec![cls.clone(), sep.clone()])
-        .build()
-        .map_err(|error| invalid(FILE, error))?;
-    let normalizer = bert_normalizer(config, BertNormalizer::default());
-    let others = [
-        token("pad_token", "[PAD]"),
-        token("mask_token", "[MASK]"),
-        unknown,
-    ];
-    let added = [cls.0, sep.0].into_iter().chain(others);
-    let added: Vec<AddedToken> = added
-        .filter(|token| tokenizer.token_to_id(token).is_some())
-        .map(|token| AddedToken::from(token, true))
-        .collect();
-    tokenizer
-        .with_normalizer(Some(normalizer))
-        .map_err(|error| invalid(FILE, error))?
-        .with_pre_tokenizer(Some(BertPreTokenizer))
-        .with_post_processor(Some(processor))
-        .with_decoder(Some(WordPieceDecoder::default()));
-    tokenizer
-        .add_special_tokens(added)
-        .map_err(|error| invalid(FILE, error))?;
-    Ok(tokenizer)
 }

@@ -4,12 +4,29 @@ use std::collections::HashMap;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use salamander_importers::sentencepiece::{Algorithm, PieceKind, SentencePieceModel};
 use serde_json::{Map, Value, json};
+use tokenizers::normalizers::{BertNormalizer, NFD};
+use tokenizers::{NormalizedString, Normalizer};
+
+pub(crate) use super::charsmap::flaw as charsmap_flaw;
+pub(crate) use super::tokenizer_class::around;
+use super::tokenizer_class::{Part, byte_level as byte_level_step, template};
 
 /// A token that stands for itself, and its id.
 pub(crate) type Special = (String, u32);
 
-fn added(special: &[Special], in_text: impl Fn(&str) -> bool) -> Vec<Value> {
+/// Bytes as `tokenizer.json` has them.
+pub(crate) fn base64(bytes: &[u8]) -> Value {
+    BASE64_STANDARD.encode(bytes).into()
+}
+
+/// Bytes of a text as `tokenizer.json` has them.
+pub(crate) fn from_base64(text: &str) -> Option<Vec<u8>> {
+    BASE64_STANDARD.decode(text).ok()
+}
+
+pub(crate) fn added(special: &[Special], in_text: impl Fn(&str) -> bool) -> Vec<Value> {
     let token = |(content, id): &Special| {
         json!({
             "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
@@ -61,9 +78,9 @@ pub(crate) fn byte_level(
         "padding": null,
         "added_tokens": added(special, in_text),
         "normalizer": null,
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "pre_tokenizer": byte_level_step(false),
         "post_processor": null,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "decoder": byte_level_step(true),
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
             "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
@@ -105,8 +122,10 @@ pub(crate) struct Unigram {
     pub(crate) prefix_space: bool,
     /// Whether spaces around a text are taken off, and several within are one.
     pub(crate) one_space: bool,
-    /// What ends a text.
-    pub(crate) end: Option<Special>,
+    /// Whether what is unknown becomes the tokens of its bytes.
+    pub(crate) byte_fallback: bool,
+    /// Whether texts are split at any white space first, as XLM-RoBERTa's are.
+    pub(crate) split: bool,
 }
 
 /// SentencePiece's unigrams, whose tokens show a space by `\u{2581}`.
@@ -114,6 +133,7 @@ pub(crate) fn unigram(
     tokens: &[String],
     scores: &[f64],
     special: &[Special],
+    in_text: impl Fn(&str) -> bool,
     unknown: u32,
     rules: &Unigram,
 ) -> Value {
@@ -124,10 +144,10 @@ pub(crate) fn unigram(
         .collect();
     let mut normalizers = Vec::new();
     if !rules.characters.is_empty() {
-        let characters = BASE64_STANDARD.encode(&rules.characters);
+        let characters = base64(&rules.characters);
         normalizers.push(json!({"type": "Precompiled", "precompiled_charsmap": characters}));
     }
-    if rules.one_space {
+    if rules.one_space && !rules.split {
         normalizers.push(json!({"type": "Strip", "strip_left": true, "strip_right": true}));
         normalizers.push(json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}));
     }
@@ -139,35 +159,190 @@ pub(crate) fn unigram(
     let spaces = json!({
         "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": true,
     });
-    let sequence = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
-    let post_processor = rules.end.as_ref().map(|(content, id)| {
-        let end = json!({"SpecialToken": {"id": content, "type_id": 0}});
-        let token = json!({"id": content, "ids": [id], "tokens": [content]});
-        json!({
-            "type": "TemplateProcessing",
-            "single": [sequence("A"), end],
-            "pair": [sequence("A"), end, sequence("B"), end],
-            "special_tokens": Map::from_iter([(content.clone(), token)]),
-        })
-    });
+    let pre_tokenizer = match rules.one_space && rules.split {
+        true => json!({"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, spaces]}),
+        false => spaces.clone(),
+    };
     json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": added(special, |_| false),
+        "added_tokens": added(special, in_text),
         "normalizer": {"type": "Sequence", "normalizers": normalizers},
-        "pre_tokenizer": spaces,
-        "post_processor": post_processor,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": null,
         "decoder": spaces,
-        "model": {"type": "Unigram", "unk_id": unknown, "vocab": vocabulary, "byte_fallback": false},
+        "model": {
+            "type": "Unigram", "unk_id": unknown, "vocab": vocabulary, "byte_fallback": rules.byte_fallback,
+        },
     })
 }
 
-/// BERT's WordPiece, of tokens as `vocab.txt` has them.
+/// The tokenizer of a SentencePiece model by itself. With `legacy` each text between added tokens begins with
+/// a space, otherwise only the first.
+///
+/// Reference: `SpmConverter.build_tokenizer_from_spm_proto` of transformers 5.24.
+pub(crate) fn sentencepiece_tokenizer(
+    model: &SentencePieceModel,
+    legacy: bool,
+) -> Result<Value, String> {
+    let of_kind = |kind: PieceKind| {
+        let pieces = model.pieces.iter();
+        pieces.filter(move |piece| piece.kind == kind)
+    };
+    let mut symbols: Vec<&str> = of_kind(PieceKind::UserDefined)
+        .map(|piece| &piece.text[..])
+        .filter(|text| !text.is_empty())
+        .collect();
+    let vocabulary = match model.algorithm {
+        Algorithm::Unigram => {
+            let pieces = model.pieces.iter();
+            let pieces: Vec<Value> = pieces
+                .map(|piece| json!([piece.text, piece.score]))
+                .collect();
+            json!({
+                "type": "Unigram", "unk_id": model.unknown, "vocab": pieces,
+                "byte_fallback": model.byte_fallback,
+            })
+        }
+        Algorithm::Bpe => {
+            let ids = model.pieces.iter().zip(0_u32..);
+            let ids: Map<String, Value> = ids
+                .map(|(piece, id)| (piece.text.clone(), Value::from(id)))
+                .collect();
+            json!({
+                "type": "BPE", "dropout": null, "unk_token": model.unknown_text, "fuse_unk": true,
+                "continuing_subword_prefix": null, "end_of_word_suffix": null,
+                "byte_fallback": model.byte_fallback, "ignore_merges": !symbols.is_empty(),
+                "vocab": ids, "merges": merges(model),
+            })
+        }
+        other => return Err(format!("its algorithm {other:?} is not supported")),
+    };
+    let replace = |pattern: Value, content: &str| json!({"type": "Replace", "pattern": pattern, "content": content});
+    let mut normalizers = Vec::new();
+    if !model.charsmap.is_empty() {
+        let characters = base64(&model.charsmap);
+        normalizers.push(json!({"type": "Precompiled", "precompiled_charsmap": characters}));
+    }
+    if model.remove_extra_whitespaces {
+        normalizers.push(replace(json!({"Regex": r"\A +| +\z"}), ""));
+        normalizers.push(replace(json!({"Regex": " {2,}"}), " "));
+    }
+    if model.escape_whitespaces {
+        normalizers.push(replace(json!({"String": " "}), "\u{2581}"));
+    }
+    let mut steps = Vec::new();
+    if model.add_dummy_prefix {
+        if legacy {
+            // The step below puts no space before one that is there.
+            normalizers.push(replace(json!({"Regex": "\\A\u{2581}"}), "\u{2581}\u{2581}"));
+        }
+        let scheme = if legacy { "always" } else { "first" };
+        steps.push(json!({
+            "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": scheme, "split": false,
+        }));
+    }
+    if !symbols.is_empty() {
+        symbols.sort_by_key(|symbol| std::cmp::Reverse(symbol.chars().count()));
+        let symbols: Vec<String> = symbols.into_iter().map(escaped).collect();
+        steps.push(json!({
+            "type": "Split", "pattern": {"Regex": symbols.join("|")}, "behavior": "Isolated", "invert": false,
+        }));
+    }
+    let mut decoders = vec![replace(json!({"String": "\u{2581}"}), " ")];
+    if model.byte_fallback {
+        decoders.push(json!({"type": "ByteFallback"}));
+    }
+    if model.add_dummy_prefix || model.byte_fallback {
+        decoders.push(json!({"type": "Fuse"}));
+    }
+    if model.add_dummy_prefix {
+        decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+    }
+    let pre_tokenizer = match steps.is_empty() {
+        true => Value::Null,
+        false => json!({"type": "Sequence", "pretokenizers": steps}),
+    };
+    Ok(json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": [],
+        "normalizer": {"type": "Sequence", "normalizers": normalizers},
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": null,
+        "decoder": {"type": "Sequence", "decoders": decoders},
+        "model": vocabulary,
+    }))
+}
+
+/// The merges that the scores of pieces mean, the best first.
+fn merges(model: &SentencePieceModel) -> Vec<Value> {
+    /// Longer pieces, which no vocabulary has, would take long.
+    const LONGEST: usize = 512;
+    let normal = model.pieces.iter().zip(0_u32..);
+    let normal = normal.filter(|(piece, _)| piece.kind == PieceKind::Normal);
+    let ids: HashMap<&str, (f32, u32)> = normal
+        .map(|(piece, id)| (&piece.text[..], (piece.score, id)))
+        .collect();
+    let mut ranked = Vec::new();
+    for (text, (score, id)) in &ids {
+        if text.len() > LONGEST {
+            continue;
+        }
+        for (at, _) in text.char_indices().skip(1) {
+            let (left, right) = text.split_at(at);
+            if ids.contains_key(left) && ids.contains_key(right) {
+                ranked.push((-score, *id, left, right));
+            }
+        }
+    }
+    ranked.sort_by(|a, b| {
+        let scores = a.0.total_cmp(&b.0);
+        scores.then_with(|| (a.1, a.2, a.3).cmp(&(b.1, b.2, b.3)))
+    });
+    let pairs = ranked.into_iter();
+    pairs
+        .map(|(_, _, left, right)| json!([left, right]))
+        .collect()
+}
+
+/// A text as a regular expression that matches it alone.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for c in text.chars() {
+        if r"\.+*?()|[]{}^$".contains(c) {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
+
+/// Whether BERT strips an accent of a character.
+pub(crate) fn strips_accents(c: char) -> bool {
+    let made = |normalizer: &dyn Fn(&mut NormalizedString) -> tokenizers::Result<()>| {
+        let mut text = NormalizedString::from(c.to_string());
+        normalizer(&mut text).map(|()| text.get().to_owned()).ok()
+    };
+    let stripped = BertNormalizer::new(false, false, Some(true), false);
+    made(&|text| stripped.normalize(text)) != made(&|text| NFD.normalize(text))
+}
+
+/// How BERT prepares a text for WordPiece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BertRules {
+    pub(crate) lowercase: bool,
+    /// By default accents go where capitals do.
+    pub(crate) strip_accents: Option<bool>,
+}
+
+/// BERT's WordPiece, of tokens as `vocab.txt` has them. Of `added`, those are special for which the flag holds.
 pub(crate) fn word_piece(
     tokens: &[String],
-    special: &[Special],
-    lowercase: bool,
+    added_tokens: &[(Special, bool)],
+    rules: BertRules,
     [unknown, cls, sep]: [&Special; 3],
 ) -> Value {
     let vocabulary: Map<String, Value> = tokens
@@ -175,30 +350,26 @@ pub(crate) fn word_piece(
         .enumerate()
         .map(|(id, token)| (token.clone(), Value::from(id)))
         .collect();
-    let token = |(content, _): &Special, segment: u32| json!({"SpecialToken": {"id": content, "type_id": segment}});
-    let text = |id: &str, segment: u32| json!({"Sequence": {"id": id, "type_id": segment}});
-    let named = |(content, id): &Special| {
-        (
-            content.clone(),
-            json!({"id": content, "ids": [id], "tokens": [content]}),
-        )
-    };
+    let added_tokens = added_tokens.iter().map(|((content, id), special)| {
+        json!({
+            "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": !special, "special": special,
+        })
+    });
+    let single = [Part::Token(cls, 0), Part::A, Part::Token(sep, 0)];
+    let [first, text, end] = single;
+    let pair = [first, text, end, Part::B(1), Part::Token(sep, 1)];
     json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": added(special, |_| false),
+        "added_tokens": added_tokens.collect::<Vec<_>>(),
         "normalizer": {
             "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
-            "strip_accents": null, "lowercase": lowercase,
+            "strip_accents": rules.strip_accents, "lowercase": rules.lowercase,
         },
         "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [token(cls, 0), text("A", 0), token(sep, 0)],
-            "pair": [token(cls, 0), text("A", 0), token(sep, 0), text("B", 1), token(sep, 1)],
-            "special_tokens": Map::from_iter([named(cls), named(sep)]),
-        },
+        "post_processor": template(&single, &pair),
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
         "model": {
             "type": "WordPiece", "unk_token": unknown.0, "continuing_subword_prefix": "##",
@@ -211,7 +382,7 @@ pub(crate) fn word_piece(
 mod tests {
     use std::path::Path;
 
-    use super::{Special, byte_level, word_piece};
+    use super::{BertRules, Special, byte_level, word_piece};
     use crate::processing::text::{TextTokenizer, TokenizerFiles};
 
     /// Holds a tokenizer against llama.cpp's texts and ids.
@@ -263,7 +434,12 @@ mod tests {
             };
             let special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(id);
             let [_, unknown, cls, sep, _] = &special;
-            let made = word_piece(&tokens, &special, true, [unknown, cls, sep]);
+            let added = special.clone().map(|token| (token, true));
+            let rules = BertRules {
+                lowercase: true,
+                strip_accents: None,
+            };
+            let made = word_piece(&tokens, &added, rules, [unknown, cls, sep]);
             check(made, Path::new(folder), "bert-bge");
         }
     }
