@@ -12,7 +12,7 @@ pub(crate) fn flaw(map: &[u8]) -> Option<&'static str> {
         return Some(BROKEN);
     };
     let size = u32::from_le_bytes(*size) as usize;
-    if size % 4 != 0 || size > rest.len() {
+    if !size.is_multiple_of(4) || size > rest.len() {
         return Some(BROKEN);
     }
     let (trie, texts) = rest.split_at(size);
