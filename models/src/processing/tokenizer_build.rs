@@ -69,9 +69,18 @@ pub(super) fn assemble(
                 .unk_token(unknown.to_owned())
                 .build()
                 .map_err(|error| invalid(VOCABULARY, error))?;
-            if model_id(&model, unknown).is_none() {
-                let reason = format!("has no `{unknown}`, which unk_token names");
-                return Err(invalid(VOCABULARY, reason));
+            // The reference would give them ids that the network has no embeddings for.
+            for name in ["cls_token", "sep_token", "unk_token"] {
+                let token = settings.content(name).unwrap_or_default();
+                let is_added = settings
+                    .added
+                    .iter()
+                    .any(|(_, added)| added.content == token);
+                let known = tokenizers::Model::token_to_id(&model, token).is_some();
+                if !known && (name == "unk_token" || !is_added) {
+                    let reason = format!("has no `{token}`, which {name} names");
+                    return Err(invalid(VOCABULARY, reason));
+                }
             }
             pipeline(Tokenizer::new(model), settings, None, false)
         }
@@ -84,10 +93,6 @@ pub(super) fn assemble(
     }
 }
 
-fn model_id(model: &WordPiece, token: &str) -> Option<u32> {
-    tokenizers::Model::token_to_id(model, token)
-}
-
 /// A file that the class of a tokenizer needs is not there.
 fn missing(files: &TokenizerFiles, file: &'static str) -> TextError {
     let others = files.sentencepiece.keys().copied();
@@ -95,18 +100,19 @@ fn missing(files: &TokenizerFiles, file: &'static str) -> TextError {
     let others: Vec<&str> = others
         .chain(files.ids.as_ref().map(|_| "vocab.json"))
         .collect();
-    let reason = match &others[..] {
-        [] if file == JSON => {
-            "is missing, and so are vocab.txt, vocab.json and any SentencePiece model; a text model needs one of them"
-                .to_owned()
-        }
-        [] => format!("is missing, and so is {JSON}; a text model needs one of them"),
-        others => format!(
-            "is missing, and so is {JSON}; {} belongs to another class of tokenizers, which tokenizer_class of \
-             {CONFIG} would have to name",
-            others.join(", ")
-        ),
-    };
+    if others.is_empty() {
+        let others = match file {
+            JSON => "are vocab.txt, vocab.json and any SentencePiece model",
+            _ => &format!("is {file}"),
+        };
+        let reason = format!("is missing, and so {others}; a text model needs one of them");
+        return invalid(JSON, reason);
+    }
+    let reason = format!(
+        "is missing, and so is {JSON}; {} belongs to another class of tokenizers, which tokenizer_class of \
+         {CONFIG} would have to name",
+        others.join(", ")
+    );
     invalid(file, reason)
 }
 
