@@ -38,7 +38,7 @@ enum Command {
     Run(run::Run),
     /// List what a model directory or a weight file holds
     Inspect(inspect::Inspect),
-    /// Say what files would do to whoever opens them without care; fails if that is dangerous
+    /// Say what files would run, link to or hide when they are opened without care; fails on danger
     Scan(scan::Scan),
     /// Write a model in another format, and read it back
     Convert(convert::Convert),

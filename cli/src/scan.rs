@@ -22,22 +22,38 @@ pub(crate) struct Scan {
     /// Print one JSON object a file
     #[arg(long)]
     json: bool,
+    /// Fail on warnings, too
+    #[arg(long)]
+    strict: bool,
 }
 
-/// Something that was found.
-#[derive(Debug)]
-struct Dangerous(usize);
+/// Why the command fails: how many files were dangerous, suspicious where that counts, or not to be read.
+#[derive(Debug, Default)]
+struct Failed {
+    dangerous: usize,
+    suspicious: usize,
+    unread: usize,
+}
 
-impl std::fmt::Display for Dangerous {
+impl std::fmt::Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            1 => write!(f, "one file is dangerous"),
-            count => write!(f, "{count} files are dangerous"),
-        }
+        let counts = [
+            (self.dangerous, "is dangerous", "are dangerous"),
+            (self.suspicious, "is suspicious", "are suspicious"),
+            (self.unread, "cannot be read", "cannot be read"),
+        ];
+        let said = counts.iter().filter(|(count, ..)| *count > 0);
+        let said: Vec<String> = said
+            .map(|(count, one, many)| match count {
+                1 => format!("one file {one}"),
+                count => format!("{count} files {many}"),
+            })
+            .collect();
+        f.write_str(&said.join(", "))
     }
 }
 
-impl std::error::Error for Dangerous {}
+impl std::error::Error for Failed {}
 
 impl Scan {
     pub(crate) fn run(self) -> Result<(), Failure> {
@@ -46,19 +62,36 @@ impl Scan {
             collect(path, 0, &mut files)?;
         }
         let mut out = io::stdout().lock();
-        let mut dangerous = 0;
+        let mut failed = Failed::default();
         for file in files {
-            let found = scan(&file)?;
-            dangerous += usize::from(found.is_dangerous());
+            let found = match scan(&file) {
+                Ok(found) => found,
+                Err(error) => {
+                    failed.unread += 1;
+                    let error = error.to_string();
+                    if self.json {
+                        json_line(&mut out, &json!({ "path": file, "error": error }))?;
+                    } else {
+                        writeln!(out, "{error}")?;
+                    }
+                    continue;
+                }
+            };
+            match found.severity() {
+                Some(Severity::Danger) => failed.dangerous += 1,
+                Some(Severity::Warning) => failed.suspicious += usize::from(self.strict),
+                _ => {}
+            }
             if self.json {
                 json_line(&mut out, &object(&found))?;
             } else {
                 print(&mut out, &found)?;
             }
         }
-        match dangerous {
-            0 => Ok(()),
-            count => Err(Dangerous(count).into()),
+        if failed.dangerous + failed.suspicious + failed.unread == 0 {
+            Ok(())
+        } else {
+            Err(failed.into())
         }
     }
 }
@@ -84,17 +117,10 @@ fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Fa
     Ok(())
 }
 
-fn word(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Danger => "danger",
-        Severity::Notice => "notice",
-    }
-}
-
 fn object(found: &Scanned) -> serde_json::Value {
     let findings = found.findings.iter().map(|finding| {
         json!({
-            "severity": word(finding.severity),
+            "severity": finding.severity.name(),
             "within": finding.within,
             "offset": finding.offset,
             "what": finding.what,
@@ -103,6 +129,7 @@ fn object(found: &Scanned) -> serde_json::Value {
     json!({
         "path": found.path,
         "kind": found.kind,
+        "severity": found.severity().map(Severity::name),
         "dangerous": found.is_dangerous(),
         "pickles": found.pickles,
         "findings": findings.collect::<Vec<_>>(),
@@ -111,24 +138,26 @@ fn object(found: &Scanned) -> serde_json::Value {
 }
 
 fn print(out: &mut dyn Write, found: &Scanned) -> io::Result<()> {
-    let verdict = match (found.is_dangerous(), found.findings.is_empty()) {
-        (true, _) => "dangerous",
-        (false, false) => "odd",
-        (false, true) => "nothing found",
+    let verdict = match found.severity() {
+        Some(Severity::Danger) => "dangerous",
+        Some(Severity::Warning) => "suspicious",
+        Some(Severity::Notice) => "harmless, with notices",
+        None => "nothing found",
+    };
+    let pickles = match found.pickles {
+        0 => String::new(),
+        1 => ", one pickle".to_owned(),
+        count => format!(", {count} pickles"),
     };
     let path = found.path.display();
-    writeln!(
-        out,
-        "{path}: {}, {} pickles: {verdict}",
-        found.kind, found.pickles
-    )?;
+    writeln!(out, "{path}: {}{pickles}: {verdict}", found.kind)?;
     for finding in &found.findings {
         let mut place = finding.within.clone();
         place.push(format!("byte {}", finding.offset));
         writeln!(
             out,
-            "  {}  {}: {}",
-            word(finding.severity),
+            "  {:7}  {}: {}",
+            finding.severity.name(),
             place.join(" / "),
             finding.what
         )?;

@@ -1,7 +1,9 @@
-//! Files that play the tricks which scanners of pickles are tested with.
+//! Files that play the tricks which scanners are tested with, and files that people have.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::Read;
+use std::time::{Duration, Instant};
 use std::path::{Path, PathBuf};
 
 use salamander_importers::Checkpoint;
@@ -40,13 +42,103 @@ fn every_trick_is_named_and_refused() {
         // What runs something when it is unpickled is no weights to the reader either.
         if dangerous && Checkpoint::open(&path).is_ok() {
             // What the reader does not look at cannot harm it.
-            let readable = ["bomb.pt", "graph.pb", "unlisted.pt"];
+            let readable = ["graph.pb", "unlisted.pt"];
             if !readable.contains(&&name[..]) {
                 failures.push(format!("{name} is opened"));
             }
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// The files of `tools/scan_corpus.py`: a line with the manifest, and what is in them one behind the other.
+#[test]
+fn the_corpus_is_judged_right_both_ways() {
+    let packed = fs::read(folder().join("corpus.gz")).unwrap();
+    let mut whole = Vec::new();
+    flate2::read::GzDecoder::new(&packed[..])
+        .read_to_end(&mut whole)
+        .unwrap();
+    let line = whole.iter().position(|byte| *byte == b'\n').unwrap();
+    let manifest: Vec<Value> = serde_json::from_slice(&whole[..line]).unwrap();
+    let mut rest = &whole[line + 1..];
+    let root = tempfile::tempdir().unwrap();
+    let (mut dangerous, mut harmless) = (0, 0);
+    let mut failures = Vec::new();
+    for entry in &manifest {
+        let name = entry["name"].as_str().unwrap();
+        let size = usize::try_from(entry["size"].as_u64().unwrap()).unwrap();
+        let (content, behind) = rest.split_at(size);
+        rest = behind;
+        let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        let found = scan(&path).unwrap();
+        let report: Vec<String> = found
+            .findings
+            .iter()
+            .map(|finding| {
+                let severity = finding.severity.name();
+                format!("{severity} {}: {}", finding.within.join(" / "), finding.what)
+            })
+            .collect();
+        let report = report.join("\n");
+        let expected = entry["dangerous"].as_bool().unwrap();
+        if expected {
+            dangerous += 1;
+        } else {
+            harmless += 1;
+        }
+        let says = entry["says"].as_array().unwrap();
+        let silent = says
+            .iter()
+            .find(|says| !report.contains(says.as_str().unwrap()));
+        if found.is_dangerous() != expected {
+            failures.push(format!("{name}: dangerous is {}\n{report}", !expected));
+        } else if let Some(says) = silent {
+            failures.push(format!("{name}: does not say {says}, but\n{report}"));
+        }
+    }
+    assert!(rest.is_empty());
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    assert!(dangerous >= 300 && harmless >= 150, "{dangerous}, {harmless}");
+}
+
+#[test]
+fn a_scan_takes_time_in_proportion_to_the_file() {
+    // A scan that looks again from every byte takes minutes for these.
+    const SIZE: usize = 1 << 20;
+    let units: [&[u8]; 16] = [
+        b"\x80\x02",
+        b"V",
+        b"c",
+        b"(",
+        b"\x94",
+        b"\x85",
+        b"cos\nx\n",
+        b"(ios\nx\n",
+        b"X\x00\x00\x07\x00",
+        b"\x80\x02B\x00\x00\x07\x00",
+        b"\x8c\x02os\x8c\x01x\x93",
+        b"\x80\x02.",
+        b"PK\x03\x04",
+        b"PK\x01\x02",
+        b"{\"a\":",
+        b"c\n",
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.bin");
+    for unit in units {
+        for begin in [&b""[..], b"\x80\x04N", b"\x89HDF\r\n\x1a\n"] {
+            let mut bytes = begin.to_vec();
+            bytes.extend(unit.iter().cycle().take(SIZE));
+            fs::write(&path, &bytes).unwrap();
+            let begun = Instant::now();
+            scan(&path).unwrap();
+            let took = begun.elapsed();
+            assert!(took < Duration::from_secs(20), "{unit:?} takes {took:?}");
+        }
+    }
 }
 
 #[test]

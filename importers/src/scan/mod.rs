@@ -1,11 +1,19 @@
-//! What a weight file would do to whoever opens it without care: names that its pickles import and call, tricks
-//! of its archive, and what does not fit its format.
+//! What a file would do to whoever opens it without care: code that its pickles, layers, templates and graphs would
+//! run, files that it links to, and places where it means one thing to one reader and another to the next.
 //!
-//! Nothing is run, and nothing is believed: a pickle is followed beyond its first broken opcode, an archive's
-//! members are looked for where its directory does not say. What is reported is named with its place.
+//! Nothing is run, and nothing is believed: what a file is, and what lies in it, is found by its content. There are
+//! three [levels](Severity). That a file cannot be read here is no danger.
 
+mod graph;
+mod hdf5;
+mod json;
+mod keras;
 mod names;
+mod packed;
 mod pickle;
+mod settings;
+mod template;
+mod tensors;
 mod zip;
 
 use std::collections::BTreeSet;
@@ -16,20 +24,35 @@ use bytes::Bytes;
 use crate::data::clip;
 use crate::error::FormatError;
 use crate::map::map_file;
-use crate::{Checkpoint, compress, detect, numpy, pytorch};
+use crate::{Checkpoint, detect, gguf, numpy, onnx, tflite};
 
 /// The deepest archive in an archive.
-const DEEPEST: usize = 4;
+const DEEPEST: usize = 6;
 /// The most findings that are kept of one file; the count goes on.
 const MOST_FINDINGS: usize = 1000;
+/// How much all that is unpacked of one file may take, beside four times its size.
+const MOST_UNPACKED: u64 = 1 << 30;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Odd, and harmless by itself.
+    /// Worth knowing, and harmless by itself.
     Notice,
-    /// It could run, or hides what could.
+    /// It depends on code or files that are not in the file, or part of it could not be looked into.
+    Warning,
+    /// It would run code, reaches for files or the network, or means different things to different readers.
     Danger,
+}
+
+impl Severity {
+    /// Its name in reports: `notice`, `warning` or `danger`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Notice => "notice",
+            Self::Warning => "warning",
+            Self::Danger => "danger",
+        }
+    }
 }
 
 /// One thing that was found.
@@ -39,7 +62,7 @@ pub struct Finding {
     pub severity: Severity,
     /// Where: the members of archives and the pickles that it is in, the outermost first.
     pub within: Vec<String>,
-    /// The byte in that.
+    /// The byte in the innermost member, or in the file.
     pub offset: u64,
     /// What it is.
     pub what: String,
@@ -50,7 +73,7 @@ pub struct Finding {
 pub struct Scan {
     /// The file.
     pub path: PathBuf,
-    /// What it is, as far as its first bytes say.
+    /// What it is, as far as its content says.
     pub kind: String,
     /// How many pickles were followed.
     pub pickles: usize,
@@ -61,9 +84,14 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Whether anything is worse than odd.
+    /// The worst level of all findings.
+    pub fn severity(&self) -> Option<Severity> {
+        self.findings.iter().map(|finding| finding.severity).max()
+    }
+
+    /// Whether anything is a [danger](Severity::Danger).
     pub fn is_dangerous(&self) -> bool {
-        self.more > 0 || self.findings.iter().any(|f| f.severity == Severity::Danger)
+        self.severity() == Some(Severity::Danger)
     }
 }
 
@@ -85,7 +113,9 @@ pub fn scan(path: impl AsRef<Path>) -> Result<Scan, FormatError> {
         scan: &mut found,
         within: Vec::new(),
         seen: BTreeSet::new(),
-        archives: 0,
+        full: false,
+        depth: 0,
+        left: MOST_UNPACKED + 4 * map.len() as u64,
     };
     let name = path
         .file_name()
@@ -93,28 +123,42 @@ pub fn scan(path: impl AsRef<Path>) -> Result<Scan, FormatError> {
         .to_string_lossy()
         .into_owned();
     let kind = place.file(&name, &map);
-    // What the reader refuses is refused for a reason: offsets, sizes, a header that does not end.
-    if kind != "no weight file"
+    let other = detect::other(&map);
+    if let Some(what) = other.filter(|_| named_as_weights(&name)) {
+        place.notice(0, format!("is {what}"));
+    } else if kind.is_weights
+        && !place.scan.is_dangerous()
         && let Err(error) = Checkpoint::open(path)
     {
         let reason = error.to_string();
         let reason = reason
             .strip_prefix(&format!("{}: ", path.display()))
             .unwrap_or(&reason);
-        let severity = if found.is_dangerous() {
-            Severity::Notice
-        } else {
-            Severity::Danger
-        };
-        found.findings.push(Finding {
-            severity,
-            within: Vec::new(),
-            offset: 0,
-            what: format!("is refused when it is opened: {reason}"),
-        });
+        place.notice(0, format!("cannot be read here: {reason}"));
     }
-    found.kind = kind;
+    found.kind = kind.name;
     Ok(found)
+}
+
+/// What a file is.
+struct Kind {
+    name: String,
+    /// Whether it may be weights that are read here.
+    is_weights: bool,
+}
+
+fn weights(name: &str) -> Kind {
+    Kind {
+        name: name.to_owned(),
+        is_weights: true,
+    }
+}
+
+fn other(name: impl Into<String>) -> Kind {
+    Kind {
+        name: name.into(),
+        is_weights: false,
+    }
 }
 
 /// Where in a file the scan is.
@@ -123,27 +167,48 @@ pub(super) struct Place<'a> {
     within: Vec<String>,
     /// What was said already, so that a loop says it once.
     seen: BTreeSet<(Vec<String>, String)>,
-    archives: usize,
+    /// Whether all findings that are kept are dangers.
+    full: bool,
+    /// How many archives lie around.
+    depth: usize,
+    /// How many bytes may still be unpacked.
+    left: u64,
 }
 
 impl Place<'_> {
-    fn danger(&mut self, offset: usize, what: String) {
-        self.found(Severity::Danger, offset, what);
+    fn danger(&mut self, offset: usize, what: impl Into<String>) {
+        self.found(Severity::Danger, offset, what.into());
     }
 
-    fn notice(&mut self, offset: usize, what: String) {
-        self.found(Severity::Notice, offset, what);
+    fn warning(&mut self, offset: usize, what: impl Into<String>) {
+        self.found(Severity::Warning, offset, what.into());
+    }
+
+    fn notice(&mut self, offset: usize, what: impl Into<String>) {
+        self.found(Severity::Notice, offset, what.into());
     }
 
     fn found(&mut self, severity: Severity, offset: usize, what: String) {
+        let findings = &mut self.scan.findings;
+        if findings.len() >= MOST_FINDINGS {
+            self.scan.more += 1;
+            if self.full {
+                return;
+            }
+            // A danger is never lost to what is less.
+            let lesser = findings.iter().rposition(|f| f.severity < severity);
+            match lesser {
+                Some(lesser) => drop(findings.remove(lesser)),
+                None => {
+                    self.full |= severity == Severity::Danger;
+                    return;
+                }
+            }
+        }
         if !self.seen.insert((self.within.clone(), what.clone())) {
             return;
         }
-        if self.scan.findings.len() == MOST_FINDINGS {
-            self.scan.more += 1;
-            return;
-        }
-        self.scan.findings.push(Finding {
+        findings.push(Finding {
             severity,
             within: self.within.clone(),
             offset: offset as u64,
@@ -158,193 +223,225 @@ impl Place<'_> {
         self.within.pop();
     }
 
-    /// Scans a file, or a member of an archive, by its content; says what it is.
-    fn file(&mut self, name: &str, bytes: &Bytes) -> String {
-        if crate::zip::is_zip(bytes) {
-            if self.archives == DEEPEST {
-                self.danger(
-                    0,
-                    format!("archives lie in archives more than {DEEPEST} deep"),
-                );
-                return "a zip archive".to_owned();
-            }
-            self.archives += 1;
-            zip::scan(self, bytes);
-            self.archives -= 1;
-            return "a zip archive".to_owned();
+    /// Goes into something that is packed; not deeper than anybody packs.
+    fn unpacked(&mut self, at: usize, name: &str, bytes: &Bytes) {
+        if self.depth == DEEPEST {
+            self.danger(
+                at,
+                format!("archives lie in archives more than {DEEPEST} deep"),
+            );
+            return;
         }
-        if pytorch::is_tar(bytes) {
-            self.anywhere(bytes);
-            return "a tar archive".to_owned();
+        self.depth += 1;
+        self.within(at, name, |place| {
+            let base = name.rsplit('/').next().unwrap_or(name);
+            place.file(base, bytes);
+        });
+        self.depth -= 1;
+    }
+
+    /// Scans a file, or a member of an archive, by its content; says what it is.
+    fn file(&mut self, name: &str, bytes: &Bytes) -> Kind {
+        if bytes.is_empty() {
+            return other("empty");
+        }
+        if crate::zip::is_zip(bytes) {
+            zip::scan(self, bytes, 0);
+            // What lies between and behind the members belongs to none.
+            return weights("a zip archive");
+        }
+        if let Some(how) = packed::find(bytes) {
+            let kind = packed::scan(self, name, bytes, how);
+            return other(kind);
+        }
+        let kind = self.plain(name, bytes);
+        if let Some(behind) = zip::behind(bytes)
+            && !(packed::is_tar(bytes) && behind < packed::tar_end(bytes))
+        {
+            let what = format!("has a zip archive behind its own content, {behind} bytes in");
+            // Models of TensorFlow Lite keep their labels so, programs their data, and pickles anything.
+            let inside = kind.name == "a pickle" && behind < pickle::length(bytes);
+            if inside || tflite::is_tflite(bytes) || program(bytes).is_some() {
+                self.notice(behind, what);
+            } else {
+                self.danger(behind, format!("{what}: it is two files at once"));
+            }
+            zip::scan(self, bytes, behind);
+        }
+        kind
+    }
+
+    /// Scans what is not packed.
+    fn plain(&mut self, name: &str, bytes: &Bytes) -> Kind {
+        if packed::is_tar(bytes) {
+            packed::tar(self, bytes);
+            pickle::scan(bytes, bytes.len(), self);
+            return weights("a tar archive");
         }
         if bytes.starts_with(numpy::MAGIC) {
             // An array of objects is a pickle behind the header.
             if let Some(begin) = numpy::objects(bytes) {
-                self.danger(
-                    0,
-                    "is an array of Python objects, which NumPy unpickles".to_owned(),
-                );
-                self.run_of_pickles(&bytes[begin..], begin);
-            }
-            return "a NumPy array".to_owned();
-        }
-        if pytorch::is_pickle(bytes) {
-            self.run_of_pickles(bytes, 0);
-            return "a pickle".to_owned();
-        }
-        let compressed = compress::find(bytes);
-        let compressed = compressed.map(|how| format!("compressed by {}", how.name()));
-        if let Some(what) = compressed.or_else(|| detect::other(bytes).map(str::to_owned)) {
-            let what = what.split([',', ';']).next().unwrap_or_default().to_owned();
-            if named_as_weights(name) {
-                self.danger(
-                    0,
-                    format!("is {what}; under a model's name it hides what is in it"),
-                );
-            }
-            return what;
-        }
-        if name.ends_with(".pb") {
-            self.graph(bytes);
-            return "a TensorFlow graph".to_owned();
-        }
-        // Protocols before the second have no mark at their beginning.
-        if named_as_pickle(name) && self.is_old_pickle(bytes) {
-            self.run_of_pickles(bytes, 0);
-            return "a pickle".to_owned();
-        }
-        match () {
-            () if bytes.starts_with(b"GGUF") => "GGUF".to_owned(),
-            () if bytes.get(8) == Some(&b'{') => "safetensors".to_owned(),
-            () if named_as_weights(name) => "weights".to_owned(),
-            () => "no weight file".to_owned(),
-        }
-    }
-
-    /// Pickles one behind the other, as PyTorch's older files begin, and what hides among the bytes behind them.
-    fn run_of_pickles(&mut self, bytes: &[u8], from: usize) {
-        let mut at = 0;
-        while at < bytes.len() {
-            let rest = &bytes[at..];
-            if at > 0 && !pytorch::is_pickle(rest) {
-                break;
-            }
-            self.scan.pickles += 1;
-            let mut length = rest.len();
-            if from + at == 0 {
-                length = pickle::follow(rest, self, 0, false).length;
+                let begin = begin.min(bytes.len());
+                self.notice(0, "is an array of Python objects, which NumPy unpickles");
+                pickle::scan(bytes, begin, self);
             } else {
-                self.within(from + at, "the next pickle", |place| {
-                    length = pickle::follow(rest, place, 0, false).length;
-                });
+                pickle::scan(bytes, bytes.len(), self);
             }
-            at += length.max(1);
+            return weights("a NumPy array");
         }
-        self.anywhere(&bytes[at.min(bytes.len())..]);
-    }
-
-    /// Whole pickles with names anywhere among other bytes.
-    fn anywhere(&mut self, bytes: &[u8]) {
-        /// No pickle of a model's storages is longer.
-        const LONGEST: usize = 1 << 20;
-        let mut at = 0;
-        while let Some(next) = bytes
-            .get(at..)
-            .and_then(|rest| rest.iter().position(|byte| *byte == 0x80))
-        {
-            at += next;
-            let part = &bytes[at..bytes.len().min(at + LONGEST)];
-            if pytorch::is_pickle(part) && self.would_be_whole(part) {
-                self.scan.pickles += 1;
-                let mut length = 1;
-                self.within(at, "a pickle among other bytes", |place| {
-                    length = pickle::follow(part, place, 0, true).length;
-                });
-                at += length.max(1);
+        if let Some(base) = hdf5::base(bytes) {
+            hdf5::scan(self, bytes, base);
+            pickle::scan(bytes, bytes.len(), self);
+            return weights("HDF5");
+        }
+        let what = program(bytes);
+        if let Some(what) = what {
+            self.program(name, bytes, what);
+        }
+        let begins = pickle::scan(bytes, 0, self);
+        if begins.count > 0 {
+            let kind = match () {
+                () if pickle::is_marked(bytes) => None,
+                () if tensors::is_safetensors(bytes) => Some("safetensors"),
+                () if begins.whole && begins.length + 1 >= bytes.len() => None,
+                () => Some("something else"),
+            };
+            if let Some(kind) = kind {
+                self.danger(0, format!("is {kind} and a pickle at once"));
             } else {
-                at += 1;
+                return weights("a pickle");
             }
+        }
+        if let Some(what) = what {
+            return other(what);
+        }
+        if bytes.starts_with(gguf::MAGIC) {
+            settings::gguf(self, bytes);
+            return weights("GGUF");
+        }
+        if tensors::is_safetensors(bytes) {
+            tensors::safetensors(self, bytes);
+            return weights("safetensors");
+        }
+        if let Some(what) = detect::other(bytes) {
+            let what = what.split([',', ';']).next().unwrap_or_default();
+            return other(what);
+        }
+        if tflite::is_tflite(bytes) {
+            graph::tflite(self, bytes);
+            return weights("TensorFlow Lite");
+        }
+        if onnx::is_onnx(bytes) {
+            graph::onnx(self, bytes);
+            return weights("ONNX");
+        }
+        // A small graph may be text by chance.
+        if graph::is_named(name) && graph::tensorflow(self, name, bytes) {
+            return weights("a TensorFlow graph");
+        }
+        if let Some(kind) = settings::text(self, name, bytes) {
+            return other(kind);
+        }
+        if !graph::is_named(name) && graph::tensorflow(self, name, bytes) {
+            return weights("a TensorFlow graph");
+        }
+        if named_as_weights(name) {
+            weights("weights")
+        } else {
+            other("no weight file")
         }
     }
 
-    /// Whether the bytes are a whole pickle with a name in it, which no numbers are by chance.
-    fn would_be_whole(&self, bytes: &[u8]) -> bool {
-        let followed = Self::try_out(bytes);
-        followed.whole && followed.names > 0
-    }
-
-    fn is_old_pickle(&self, bytes: &[u8]) -> bool {
-        let followed = Self::try_out(bytes);
-        followed.whole || followed.names > 0
-    }
-
-    fn try_out(bytes: &[u8]) -> pickle::Followed {
-        let mut aside = Scan {
-            path: PathBuf::new(),
-            kind: String::new(),
-            pickles: 0,
-            findings: Vec::new(),
-            more: 0,
-        };
-        let mut place = Place {
-            scan: &mut aside,
-            within: Vec::new(),
-            seen: BTreeSet::new(),
-            archives: 0,
-        };
-        pickle::follow(bytes, &mut place, 0, true)
-    }
-
-    /// TensorFlow's operations that reach beyond the graph.
-    fn graph(&mut self, bytes: &[u8]) {
-        for (operation, does) in [
-            ("ReadFile", "reads files"),
-            ("WriteFile", "writes files"),
-            ("MatchingFiles", "lists files"),
-            ("PyFunc", "runs Python"),
-            ("PyFuncStateless", "runs Python"),
-            ("EagerPyFunc", "runs Python"),
-            ("DebugIdentityV2", "writes files"),
-            ("DebugIdentityV3", "writes files"),
-        ] {
-            // The operation of a node: field 2 of type text, with its length.
-            let mut needle = vec![0x12, operation.len() as u8];
-            needle.extend(operation.as_bytes());
-            let mut windows = bytes.windows(needle.len());
-            if let Some(at) = windows.position(|window| window == needle) {
-                self.danger(at, format!("has the operation `{operation}`, which {does}"));
-            }
+    /// A program, or a script.
+    fn program(&mut self, name: &str, bytes: &[u8], what: &str) {
+        let script = bytes.starts_with(b"#!");
+        let library = [".so", ".dll", ".dylib", ".pyd"]
+            .iter()
+            .any(|ends| name.to_ascii_lowercase().ends_with(ends));
+        if named_as_weights(name) {
+            self.danger(0, format!("is {what} under the name of a model's file"));
+        } else if library && self.depth > 0 {
+            self.danger(
+                0,
+                format!("is {what} in a model's archive, which is loaded with it"),
+            );
+        } else if !script {
+            self.warning(0, format!("is {what}, which runs when it is started or loaded"));
         }
     }
 }
 
+/// What kind of program bytes are.
+fn program(bytes: &[u8]) -> Option<&'static str> {
+    let pe = || {
+        let at = u32::from_le_bytes(*bytes.get(60..)?.first_chunk()?) as usize;
+        bytes.get(at..)?.starts_with(b"PE\0\0").then_some(())
+    };
+    let class = || u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]) < 32;
+    Some(match bytes {
+        [0x7f, b'E', b'L', b'F', ..] => "a program (ELF)",
+        [b'M', b'Z', b'q', b'F', b'p', b'D', ..] => "a program for several systems (APE)",
+        [b'M', b'Z', ..] if pe().is_some() => "a program (PE)",
+        [0xcf | 0xce, 0xfa, 0xed, 0xfe, ..] | [0xfe, 0xed, 0xfa, 0xcf | 0xce, ..] => {
+            "a program (Mach-O)"
+        }
+        [0xca, 0xfe, 0xba, 0xbe, _, _, _, _, ..] if class() => "a program (Mach-O)",
+        [0xca, 0xfe, 0xba, 0xbe, ..] => "a class of Java",
+        [b'd', b'e', b'x', b'\n', b'0', ..] => "a program of Android",
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => "a module of WebAssembly",
+        [_, 0x0c | 0x0d | 0x0e | 0x0f, 0x0d, 0x0a, ..] => "compiled Python",
+        [b'#', b'!', b'/' | b' ', ..] => "a script",
+        _ => return None,
+    })
+}
+
 fn named_as_weights(name: &str) -> bool {
-    const ENDINGS: [&str; 16] = [
+    const ENDINGS: [&str; 28] = [
         ".pt",
         ".pth",
+        ".pt2",
+        ".ptl",
         ".bin",
         ".th",
         ".ckpt",
         ".pkl",
         ".pickle",
+        ".dat",
+        ".data",
+        ".joblib",
         ".safetensors",
         ".gguf",
+        ".ggml",
         ".npz",
         ".npy",
         ".h5",
+        ".hdf5",
         ".keras",
         ".pb",
-        ".joblib",
         ".onnx",
+        ".tflite",
+        ".msgpack",
+        ".mlmodel",
+        ".nemo",
+        ".model",
+        ".weights",
     ];
     let name = name.to_ascii_lowercase();
     ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
-fn named_as_pickle(name: &str) -> bool {
-    const ENDINGS: [&str; 10] = [
-        ".pt", ".pth", ".bin", ".th", ".ckpt", ".pkl", ".pickle", ".joblib", ".dat", ".data",
-    ];
-    let name = name.to_ascii_lowercase();
-    ENDINGS.iter().any(|ending| name.ends_with(ending))
+/// What a path in a file leads to beyond the folder that the file is in.
+fn leads_out(path: &str) -> Option<&'static str> {
+    let path = path.trim();
+    let bytes = path.as_bytes();
+    let drive = matches!(bytes, [letter, b':', b'/' | b'\\', ..] if letter.is_ascii_alphabetic());
+    if path.contains("://") {
+        Some("an address")
+    } else if path.starts_with(['/', '\\']) || drive || path.starts_with('~') {
+        Some("an absolute path")
+    } else if path.split(['/', '\\']).any(|part| part == "..") {
+        Some("a path out of its folder")
+    } else {
+        None
+    }
 }
