@@ -3,8 +3,8 @@
 
 use std::fs;
 use std::io::Read;
-use std::time::{Duration, Instant};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use salamander_importers::Checkpoint;
 use salamander_importers::scan::{Severity, scan};
@@ -79,7 +79,11 @@ fn the_corpus_is_judged_right_both_ways() {
             .iter()
             .map(|finding| {
                 let severity = finding.severity.name();
-                format!("{severity} {}: {}", finding.within.join(" / "), finding.what)
+                format!(
+                    "{severity} {}: {}",
+                    finding.within.join(" / "),
+                    finding.what
+                )
             })
             .collect();
         let report = report.join("\n");
@@ -101,7 +105,10 @@ fn the_corpus_is_judged_right_both_ways() {
     }
     assert!(rest.is_empty());
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
-    assert!(dangerous >= 300 && harmless >= 150, "{dangerous}, {harmless}");
+    assert!(
+        dangerous >= 300 && harmless >= 150,
+        "{dangerous}, {harmless}"
+    );
 }
 
 #[test]

@@ -61,7 +61,9 @@ pub(super) fn tensorflow(place: &mut Place<'_>, name: &str, bytes: &[u8]) -> boo
         if !text.first().is_some_and(u8::is_ascii_uppercase) {
             continue;
         }
-        let listed = OPERATIONS.iter().find(|(operation, _)| operation.as_bytes() == text);
+        let listed = OPERATIONS
+            .iter()
+            .find(|(operation, _)| operation.as_bytes() == text);
         if let Some((operation, does)) = listed {
             place.danger(at, format!("has the operation `{operation}`, which {does}"));
             found = true;
@@ -83,7 +85,9 @@ pub(super) fn tensorflow(place: &mut Place<'_>, name: &str, bytes: &[u8]) -> boo
 
 /// Whether a file is named as graphs are.
 pub(super) fn is_named(name: &str) -> bool {
-    [".pb", ".pbtxt", ".meta"].iter().any(|ends| name.ends_with(ends))
+    [".pb", ".pbtxt", ".meta"]
+        .iter()
+        .any(|ends| name.ends_with(ends))
 }
 
 /// A graph that is written as a text.
@@ -119,10 +123,13 @@ fn assets(place: &mut Place<'_>, bytes: &[u8]) {
 
 /// The messages in the fields of that number.
 fn children(message: Slice<'_>, number: u32) -> impl Iterator<Item = (usize, Slice<'_>)> {
-    message.fields().flatten().filter_map(move |field| match field {
-        (found, Wire::Bytes(inner)) if found == number => Some((inner.at, inner)),
-        _ => None,
-    })
+    message
+        .fields()
+        .flatten()
+        .filter_map(move |field| match field {
+            (found, Wire::Bytes(inner)) if found == number => Some((inner.at, inner)),
+            _ => None,
+        })
 }
 
 /// External data and operators of an ONNX model.
@@ -131,16 +138,31 @@ pub(super) fn onnx(place: &mut Place<'_>, bytes: &[u8]) {
     for (at, import) in children(model, 8) {
         let domain = children(import, 1).find_map(|(_, text)| text.text().ok());
         let domain = domain.unwrap_or_default();
-        let usual = ["", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft", "com.ms.internal.nhwc", "org.pytorch.aten", "pkg.onnxscript.torch_lib", "local"];
+        let usual = [
+            "",
+            "ai.onnx",
+            "ai.onnx.ml",
+            "ai.onnx.training",
+            "ai.onnx.preview.training",
+            "com.microsoft",
+            "com.ms.internal.nhwc",
+            "org.pytorch.aten",
+            "pkg.onnxscript.torch_lib",
+            "local",
+        ];
         let usual = usual.contains(&domain)
             || domain.starts_with("com.microsoft.")
             || domain.starts_with("pkg.");
         if !usual {
-            let what = format!("needs operators of `{}`, which a library of one's own has", clip(domain));
+            let what = format!(
+                "needs operators of `{}`, which a library of one's own has",
+                clip(domain)
+            );
             place.notice(at, what);
         }
     }
-    let mut open: Vec<(usize, Slice<'_>)> = children(model, 7).map(|(_, graph)| (0, graph)).collect();
+    let mut open: Vec<(usize, Slice<'_>)> =
+        children(model, 7).map(|(_, graph)| (0, graph)).collect();
     // A function has nodes where a graph has its first field.
     let functions = children(model, 25).flat_map(|(_, function)| children(function, 7));
     let mut nodes: Vec<(usize, Slice<'_>)> = functions.map(|(_, node)| (0, node)).collect();
@@ -212,7 +234,9 @@ pub(super) fn tflite(place: &mut Place<'_>, bytes: &[u8]) {
         if !(5..128).contains(&length) {
             continue;
         }
-        let Some(name) = bytes.get(at + 4..at + length).and_then(|name| str::from_utf8(name).ok())
+        let Some(name) = bytes
+            .get(at + 4..at + length)
+            .and_then(|name| str::from_utf8(name).ok())
         else {
             continue;
         };

@@ -22,7 +22,8 @@ pub(super) fn scan(place: &mut Place<'_>, bytes: &Bytes, base: usize) {
     // MATLAB writes a line of text before its own.
     let before = &bytes[..base];
     if before.iter().any(|byte| *byte != 0) && !before.starts_with(b"MATLAB ") {
-        let what = format!("is HDF5 behind {base} bytes of something else: it is two files at once");
+        let what =
+            format!("is HDF5 behind {base} bytes of something else: it is two files at once");
         place.danger(0, what);
     }
     let file = bytes.slice(base..);
@@ -61,7 +62,9 @@ fn link(message: &[u8]) -> Option<(String, String, String)> {
     let width = 1 << (flags & 3);
     let length = uint(message.get(at..at + width)?);
     at += width;
-    let length = usize::try_from(length).ok().filter(|length| *length < 1 << 16)?;
+    let length = usize::try_from(length)
+        .ok()
+        .filter(|length| *length < 1 << 16)?;
     let name = printable(message.get(at..at + length)?)?;
     at += length;
     let size = uint(message.get(at..at + 2)?) as usize;
@@ -80,7 +83,10 @@ fn files(place: &mut Place<'_>, file: &[u8], wide: usize) {
         };
         let (slots, used) = (uint(&head[4..6]), uint(&head[6..8]));
         let heap = usize::try_from(uint(&head[8..])).unwrap_or(usize::MAX);
-        let is_heap = || file.get(heap..).is_some_and(|rest| rest.starts_with(b"HEAP"));
+        let is_heap = || {
+            file.get(heap..)
+                .is_some_and(|rest| rest.starts_with(b"HEAP"))
+        };
         if used == 0 || used > slots || !is_heap() {
             continue;
         }
@@ -112,7 +118,10 @@ fn virtual_sources(place: &mut Place<'_>, file: &[u8], wide: usize) {
             return;
         };
         let heap = usize::try_from(uint(&address[..wide])).unwrap_or(usize::MAX);
-        if !file.get(heap..).is_some_and(|rest| rest.starts_with(b"GCOL")) {
+        if !file
+            .get(heap..)
+            .is_some_and(|rest| rest.starts_with(b"GCOL"))
+        {
             continue;
         }
         let Some(data) = heap_object(file, heap, uint(&address[wide..])) else {
@@ -122,7 +131,10 @@ fn virtual_sources(place: &mut Place<'_>, file: &[u8], wide: usize) {
         let rest = data.get(9..).unwrap_or_default();
         let name = rest.split(|byte| *byte == 0).next().and_then(printable);
         if let Some(name) = name.filter(|name| name != ".") {
-            let what = format!("has a dataset whose parts lie in the file `{}`", clip(&name));
+            let what = format!(
+                "has a dataset whose parts lie in the file `{}`",
+                clip(&name)
+            );
             place.danger(at, what);
         }
     }
@@ -160,4 +172,3 @@ fn printable(bytes: &[u8]) -> Option<String> {
     let fine = !text.is_empty() && !text.chars().any(char::is_control);
     fine.then(|| text.to_owned())
 }
-

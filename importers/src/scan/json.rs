@@ -81,7 +81,9 @@ pub(super) fn decode(bytes: &[u8]) -> Option<String> {
                 u16::from_le_bytes(pair)
             }
         });
-        char::decode_utf16(units).collect::<Result<String, _>>().ok()
+        char::decode_utf16(units)
+            .collect::<Result<String, _>>()
+            .ok()
     };
     let widest = |bytes: &[u8], big: bool| {
         let units = bytes.chunks_exact(4).map(|four| {
@@ -189,7 +191,9 @@ impl Parser<'_> {
             .count();
         let text = str::from_utf8(&rest[..length]).map_err(|_| Failed::Malformed)?;
         self.at += length;
-        text.parse().map(Json::Number).map_err(|_| Failed::Malformed)
+        text.parse()
+            .map(Json::Number)
+            .map_err(|_| Failed::Malformed)
     }
 
     fn list(&mut self, depth: usize) -> Result<Json, Failed> {

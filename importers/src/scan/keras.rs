@@ -32,8 +32,24 @@ const PACKAGES: &[&str] = &[
 
 /// Their parts whose functions fetch, load, write or loosen checks.
 const REACHING: &[&str] = &[
-    "utils", "config", "saving", "models", "callbacks", "datasets", "preprocessing", "export", "legacy",
-    "io", "saved_model", "compat", "debugging", "distribution", "experimental", "python", "data", "engine",
+    "utils",
+    "config",
+    "saving",
+    "models",
+    "callbacks",
+    "datasets",
+    "preprocessing",
+    "export",
+    "legacy",
+    "io",
+    "saved_model",
+    "compat",
+    "debugging",
+    "distribution",
+    "experimental",
+    "python",
+    "data",
+    "engine",
 ];
 
 /// Keys whose values are names of files.
@@ -74,7 +90,9 @@ pub(super) fn in_bytes(place: &mut Place<'_>, bytes: &[u8]) {
     while let Some(found) = memchr::memmem::find(&bytes[at..], b"{") {
         let begin = at + found;
         at = begin + 1;
-        let next = bytes[begin + 1..].iter().find(|byte| !byte.is_ascii_whitespace());
+        let next = bytes[begin + 1..]
+            .iter()
+            .find(|byte| !byte.is_ascii_whitespace());
         if next != Some(&b'"') {
             continue;
         }
@@ -147,10 +165,15 @@ fn object(place: &mut Place<'_>, at: usize, json: &Json) {
         match bare {
             "Lambda" => place.danger(at, "has a Lambda layer, whose code Keras runs"),
             "__lambda__" => {
-                place.danger(at, "has a function as marshalled code (`__lambda__`), which Keras runs");
+                place.danger(
+                    at,
+                    "has a function as marshalled code (`__lambda__`), which Keras runs",
+                );
             }
             "TFSMLayer" => {
-                let path = json.get("config").and_then(|config| config.text_of("filepath"));
+                let path = json
+                    .get("config")
+                    .and_then(|config| config.text_of("filepath"));
                 let what = format!(
                     "has a TFSMLayer, which runs the SavedModel in `{}`",
                     clip(path.unwrap_or_default())
@@ -158,7 +181,10 @@ fn object(place: &mut Place<'_>, at: usize, json: &Json) {
                 place.danger(at, what);
             }
             "TorchModuleWrapper" => {
-                place.danger(at, "has a TorchModuleWrapper, which unpickles a module of PyTorch");
+                place.danger(
+                    at,
+                    "has a TorchModuleWrapper, which unpickles a module of PyTorch",
+                );
             }
             _ => {}
         }
@@ -231,7 +257,9 @@ fn judged(place: &mut Place<'_>, at: usize, module: &str, name: &str) {
 fn function(place: &mut Place<'_>, at: usize, module: &str, json: &Json) {
     let config = json.get("config");
     let named = config.and_then(|config| config.text().or_else(|| config.text_of("name")));
-    let registered = json.text_of("registered_name").filter(|name| *name != "function");
+    let registered = json
+        .text_of("registered_name")
+        .filter(|name| *name != "function");
     for name in named.into_iter().chain(registered) {
         let name = name.rsplit('>').next().unwrap_or(name);
         let (top, rest) = module.split_once('.').unwrap_or((module, ""));
@@ -272,9 +300,21 @@ fn reaches(below: &str) -> bool {
 
 fn reaches_by_name(name: &str) -> bool {
     let name = name.rsplit('.').next().unwrap_or(name);
-    ["load", "save", "get_file", "read", "write", "py_function", "numpy_function", "enable_", "disable_", "exec", "eval"]
-        .iter()
-        .any(|begins| name.starts_with(begins))
+    [
+        "load",
+        "save",
+        "get_file",
+        "read",
+        "write",
+        "py_function",
+        "numpy_function",
+        "enable_",
+        "disable_",
+        "exec",
+        "eval",
+    ]
+    .iter()
+    .any(|begins| name.starts_with(begins))
 }
 
 fn text(place: &mut Place<'_>, at: usize, key: &str, text: &str, of: &Json) {
@@ -308,7 +348,11 @@ fn text(place: &mut Place<'_>, at: usize, key: &str, text: &str, of: &Json) {
 fn wrapped(place: &mut Place<'_>, at: usize, text: &str) {
     let text = text.trim();
     // A pickle of protocol 2 and up begins as `gA`, code as `4w` or `Yw`.
-    if text.len() < 8 || !["gA", "4w", "Yw"].iter().any(|begins| text.starts_with(begins)) {
+    if text.len() < 8
+        || !["gA", "4w", "Yw"]
+            .iter()
+            .any(|begins| text.starts_with(begins))
+    {
         return;
     }
     let compact: String = text.chars().filter(|c| !c.is_whitespace()).collect();

@@ -366,7 +366,10 @@ impl Place<'_> {
                 format!("is {what} in a model's archive, which is loaded with it"),
             );
         } else if !script {
-            self.warning(0, format!("is {what}, which runs when it is started or loaded"));
+            self.warning(
+                0,
+                format!("is {what}, which runs when it is started or loaded"),
+            );
         }
     }
 }

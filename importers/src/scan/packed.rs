@@ -63,9 +63,7 @@ pub(super) fn find(bytes: &[u8]) -> Option<Packed> {
         [b'M', b'S', b'C', b'F', 0, 0, 0, 0, ..] => Packed::Closed("CAB archive"),
         [0x04, 0x22, 0x4d, 0x18, ..] => Packed::Closed("LZ4 stream"),
         [b'L', b'Z', b'I', b'P', 0 | 1, ..] => Packed::Closed("lzip stream"),
-        [0xff, 6, 0, 0, b's', b'N', b'a', b'P', b'p', b'Y', ..] => {
-            Packed::Closed("Snappy stream")
-        }
+        [0xff, 6, 0, 0, b's', b'N', b'a', b'P', b'p', b'Y', ..] => Packed::Closed("Snappy stream"),
         _ => return None,
     })
 }
@@ -94,7 +92,10 @@ fn is_lzma(bytes: &[u8]) -> bool {
 /// Looks into something that is packed; says what it is.
 pub(super) fn scan(place: &mut Place<'_>, name: &str, bytes: &Bytes, how: Packed) -> String {
     if let Packed::Closed(kind) = how {
-        place.warning(0, format!("is packed as a {kind}, which is not looked into"));
+        place.warning(
+            0,
+            format!("is packed as a {kind}, which is not looked into"),
+        );
         return format!("a {kind}");
     }
     let (inner, state) = unpack(place, bytes, how, u64::MAX);

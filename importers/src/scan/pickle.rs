@@ -257,7 +257,11 @@ impl<'a> Search<'a> {
 }
 
 /// The places before a line that is a name at which an opcode may import it from a dangerous module.
-fn imports(bytes: &[u8], module: &std::ops::Range<usize>, name: &std::ops::Range<usize>) -> Vec<usize> {
+fn imports(
+    bytes: &[u8],
+    module: &std::ops::Range<usize>,
+    name: &std::ops::Range<usize>,
+) -> Vec<usize> {
     let name = String::from_utf8_lossy(trim(&bytes[name.clone()])).into_owned();
     let line = trim(&bytes[module.clone()]);
     let run = line
@@ -296,7 +300,9 @@ fn pushed(bytes: &[u8], end: usize) -> Option<(usize, String)> {
         end.checked_sub(2).filter(|at| bytes[*at] == b'q'),
         end.checked_sub(5).filter(|at| bytes[*at] == b'r'),
     ];
-    ends.into_iter().flatten().find_map(|end| text_before(bytes, end))
+    ends.into_iter()
+        .flatten()
+        .find_map(|end| text_before(bytes, end))
 }
 
 fn text_before(bytes: &[u8], end: usize) -> Option<(usize, String)> {
@@ -355,7 +361,10 @@ fn report(trial: Trial<'_>, place: &mut Place<'_>) {
         ""
     };
     if broken {
-        place.notice(at, format!("the pickle is broken at the byte {byte:#04x}{done}"));
+        place.notice(
+            at,
+            format!("the pickle is broken at the byte {byte:#04x}{done}"),
+        );
     } else if ended {
         place.notice(size, format!("the pickle does not end{done}"));
     }
@@ -424,7 +433,9 @@ impl Memo {
     }
 
     fn get(&self, key: u64) -> Option<Value> {
-        let counted = usize::try_from(key).ok().and_then(|key| self.counted.get(key));
+        let counted = usize::try_from(key)
+            .ok()
+            .and_then(|key| self.counted.get(key));
         counted.or_else(|| self.others.get(&key)).cloned()
     }
 }
@@ -970,7 +981,11 @@ impl Trial<'_> {
             Judgement::Dangerous(_) => self.calls_harm = true,
             _ => self.calls_unknown = true,
         }
-        let what = format!("calls `{}` with {}", clip(&name.full), self.shown(arguments));
+        let what = format!(
+            "calls `{}` with {}",
+            clip(&name.full),
+            self.shown(arguments)
+        );
         self.danger(what);
     }
 
@@ -1096,7 +1111,10 @@ impl<'a> Lines<'a> {
         if let Some(found) = memchr::memchr(b'\n', self.bytes.get(at..stop)?) {
             return Some(at + found);
         }
-        self.pages.get(page + 1).copied().filter(|end| *end != Self::NONE)
+        self.pages
+            .get(page + 1)
+            .copied()
+            .filter(|end| *end != Self::NONE)
     }
 }
 

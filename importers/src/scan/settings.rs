@@ -10,9 +10,16 @@ const LONGEST: usize = 64 << 20;
 
 /// Looks through a text; says what it is, or that it is none.
 pub(super) fn text(place: &mut Place<'_>, name: &str, bytes: &[u8]) -> Option<&'static str> {
-    let ending = name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
+    let ending = name
+        .rsplit('.')
+        .next()
+        .unwrap_or_default()
+        .to_ascii_lowercase();
     let begins = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
-    let wide = matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{', 0, ..] | [0, b'{', ..] | [0, 0, 0, b'{', ..]);
+    let wide = matches!(
+        bytes,
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{', 0, ..] | [0, b'{', ..] | [0, 0, 0, b'{', ..]
+    );
     let is_json = matches!(begins, Some(b'{' | b'[')) || bytes.starts_with(b"\xef\xbb\xbf") || wide;
     if is_json && bytes.len() <= LONGEST {
         let text = json::decode(bytes);
@@ -61,7 +68,8 @@ pub(super) fn text(place: &mut Place<'_>, name: &str, bytes: &[u8]) -> Option<&'
 
 /// Whether a character stands in no text.
 fn is_binary(character: char) -> bool {
-    character.is_control() && !matches!(character, '\n' | '\r' | '\t' | '\u{b}' | '\u{c}' | '\u{1b}')
+    character.is_control()
+        && !matches!(character, '\n' | '\r' | '\t' | '\u{b}' | '\u{c}' | '\u{1b}')
 }
 
 fn entity(text: &str) -> Option<usize> {
@@ -85,7 +93,10 @@ fn settings(place: &mut Place<'_>, name: &str, root: &Json) {
     templates(place, root);
     let lower = name.to_ascii_lowercase();
     if lower.ends_with(".index.json") || root.get("weight_map").is_some() {
-        let files = root.get("weight_map").map(Json::members).unwrap_or_default();
+        let files = root
+            .get("weight_map")
+            .map(Json::members)
+            .unwrap_or_default();
         for (tensor, file) in files {
             let file = file.text().unwrap_or_default();
             if let Some(where_to) = leads_out(file) {
@@ -152,7 +163,10 @@ fn modules(place: &mut Place<'_>, module: &Json) {
             place.danger(0, what);
         }
         _ => {
-            let what = format!("has a module of the class `{}`, which is code of its own", clip(class));
+            let what = format!(
+                "has a module of the class `{}`, which is code of its own",
+                clip(class)
+            );
             place.warning(0, what);
         }
     }
@@ -222,7 +236,11 @@ fn yaml(place: &mut Place<'_>, text: &str) {
                 .take_while(|c| c.is_alphanumeric() || "._/:".contains(*c))
                 .collect();
             let (module, last) = name.rsplit_once('.').unwrap_or((&name, ""));
-            let what = format!("has the tag `{}{}`, by which YAML runs Python", tag, clip(&name));
+            let what = format!(
+                "has the tag `{}{}`, by which YAML runs Python",
+                tag,
+                clip(&name)
+            );
             match names::judge(module, last) {
                 Judgement::Allowed | Judgement::Library | Judgement::UnknownClass
                     if tag != "tag:yaml.org,2002:python/" =>
@@ -235,7 +253,11 @@ fn yaml(place: &mut Place<'_>, text: &str) {
     }
     for line in text.lines() {
         if let Some((key, value)) = line.split_once(':')
-            && key.trim().trim_start_matches("- ").trim_matches(['\'', '"']) == "_target_"
+            && key
+                .trim()
+                .trim_start_matches("- ")
+                .trim_matches(['\'', '"'])
+                == "_target_"
         {
             target(place, value.split(" #").next().unwrap_or(value));
         }
@@ -255,14 +277,21 @@ pub(super) fn gguf(place: &mut Place<'_>, bytes: &[u8]) {
             continue;
         };
         let value = at + length;
-        let number = |at: usize| bytes.get(at..)?.first_chunk().map(|n| u32::from_le_bytes(*n));
+        let number = |at: usize| {
+            bytes
+                .get(at..)?
+                .first_chunk()
+                .map(|n| u32::from_le_bytes(*n))
+        };
         if number(value) != Some(TEXT) {
             continue;
         }
         let size = bytes.get(value + 4..).and_then(|rest| rest.first_chunk());
         let size = size.map_or(0, |size| u64::from_le_bytes(*size));
         let begin = value + 12;
-        let end = usize::try_from(size).ok().and_then(|size| begin.checked_add(size));
+        let end = usize::try_from(size)
+            .ok()
+            .and_then(|size| begin.checked_add(size));
         let Some(text) = end.and_then(|end| bytes.get(begin..end)) else {
             continue;
         };

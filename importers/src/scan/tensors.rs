@@ -16,7 +16,10 @@ pub(super) fn is_safetensors(bytes: &[u8]) -> bool {
 }
 
 pub(super) fn safetensors(place: &mut Place<'_>, bytes: &Bytes) {
-    let Some(length) = bytes.first_chunk().map(|length| u64::from_le_bytes(*length)) else {
+    let Some(length) = bytes
+        .first_chunk()
+        .map(|length| u64::from_le_bytes(*length))
+    else {
         return;
     };
     if length > LONGEST_HEADER {
@@ -29,7 +32,9 @@ pub(super) fn safetensors(place: &mut Place<'_>, bytes: &Bytes) {
         place.notice(0, "is truncated: its header is longer than the file");
         return;
     };
-    let header = str::from_utf8(header).ok().and_then(|text| json::parse(text).ok());
+    let header = str::from_utf8(header)
+        .ok()
+        .and_then(|text| json::parse(text).ok());
     let Some(header) = header else {
         place.notice(8, "has a header that is not JSON");
         return;
@@ -38,13 +43,19 @@ pub(super) fn safetensors(place: &mut Place<'_>, bytes: &Bytes) {
     let mut names = HashSet::new();
     for (name, tensor) in header.members() {
         if !names.insert(name) {
-            let what = format!("lists `{}` twice; readers differ in which they take", clip(name));
+            let what = format!(
+                "lists `{}` twice; readers differ in which they take",
+                clip(name)
+            );
             place.danger(8, what);
         }
         if name == "__metadata__" {
             continue;
         }
-        let offsets = tensor.get("data_offsets").map(Json::items).unwrap_or_default();
+        let offsets = tensor
+            .get("data_offsets")
+            .map(Json::items)
+            .unwrap_or_default();
         let [begin, stop] = offsets else { continue };
         let (Some(begin), Some(stop)) = (begin.number(), stop.number()) else {
             continue;
@@ -67,7 +78,11 @@ pub(super) fn safetensors(place: &mut Place<'_>, bytes: &Bytes) {
             place.danger(end, what);
         }
         if *begin > covered {
-            let what = format!("has {} bytes before `{}` that no tensor covers", begin - covered, clip(name));
+            let what = format!(
+                "has {} bytes before `{}` that no tensor covers",
+                begin - covered,
+                clip(name)
+            );
             place.danger(end.saturating_add(covered as usize), what);
         }
         covered = covered.max(*stop);
@@ -77,7 +92,10 @@ pub(super) fn safetensors(place: &mut Place<'_>, bytes: &Bytes) {
         let what = format!("is truncated: {data} bytes of data are there of {covered}");
         place.notice(end, what);
     } else if covered < data {
-        let what = format!("has {} bytes behind its tensors that none covers", data - covered);
+        let what = format!(
+            "has {} bytes behind its tensors that none covers",
+            data - covered
+        );
         place.danger(end + covered as usize, what);
     }
 }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use super::packed::{self, Packed, State};
 use super::{Place, leads_out, pickle};
 use crate::data::clip;
-use crate::zip::{CENTRAL, CENTRAL_BYTES, ENCRYPTED, END, LOCAL, LOCAL_BYTES, sizes, u16_at, u32_at};
+use crate::zip::{
+    CENTRAL, CENTRAL_BYTES, ENCRYPTED, END, LOCAL, LOCAL_BYTES, sizes, u16_at, u32_at,
+};
 
 /// Bit 3 of the flags: sizes and checksum follow the data.
 const SIZES_BEHIND: u16 = 1 << 3;
@@ -318,7 +320,13 @@ fn member(place: &mut Place<'_>, map: &Bytes, header: &Header, begin: usize) {
 fn script(place: &mut Place<'_>, header: &Header, bytes: &[u8]) {
     let name = clip(&header.name);
     place.notice(header.at, format!("has TorchScript's code, `{name}`"));
-    for call in ["torch.from_file(", "torch.save(", "torch.load(", "aten::from_file", "aten::save"] {
+    for call in [
+        "torch.from_file(",
+        "torch.save(",
+        "torch.load(",
+        "aten::from_file",
+        "aten::save",
+    ] {
         if memchr::memmem::find(bytes, call.as_bytes()).is_some() {
             let what = format!(
                 "has TorchScript's code that calls `{}`, which reads or writes files",
@@ -340,7 +348,10 @@ fn unpack(place: &mut Place<'_>, header: &Header, raw: &Bytes, how: Packed) -> B
         place.danger(header.at, what);
     }
     if size > 1 << 20 && size / 200 > raw.len() as u64 {
-        let what = format!("has `{name}`, which inflates from {} to {size} bytes", raw.len());
+        let what = format!(
+            "has `{name}`, which inflates from {} to {size} bytes",
+            raw.len()
+        );
         place.notice(header.at, what);
     }
     let (bytes, state) = packed::unpack(place, raw, how, size.max(1 << 20));
@@ -372,7 +383,11 @@ fn hidden(place: &mut Place<'_>, map: &Bytes, covered: &[(usize, usize)], begin:
         let at = begin + found;
         // The last stretch that begins at or before this place; they may lie in each other.
         let before = covered.partition_point(|(from, _)| *from <= at);
-        let inside = covered[..before].iter().rev().take(8).any(|(_, to)| at < *to);
+        let inside = covered[..before]
+            .iter()
+            .rev()
+            .take(8)
+            .any(|(_, to)| at < *to);
         if inside || at < skipped {
             continue;
         }
@@ -381,7 +396,10 @@ fn hidden(place: &mut Place<'_>, map: &Bytes, covered: &[(usize, usize)], begin:
         };
         count += 1;
         if count > MOST {
-            place.danger(at, format!("has more than {MOST} members that are not listed"));
+            place.danger(
+                at,
+                format!("has more than {MOST} members that are not listed"),
+            );
             return;
         }
         if header.flags & SIZES_BEHIND != 0 && header.stored == 0 {
@@ -399,7 +417,10 @@ fn hidden(place: &mut Place<'_>, map: &Bytes, covered: &[(usize, usize)], begin:
         }
         let begin = header.place;
         skipped = begin.saturating_add(header.stored);
-        let header = Header { place: at, ..header };
+        let header = Header {
+            place: at,
+            ..header
+        };
         member(place, map, &header, begin);
     }
 }
