@@ -42,16 +42,18 @@ pub(super) fn scan(place: &mut Place<'_>, bytes: &Bytes, base: usize) {
 /// External links: version 1, flags with the bit for a type, and the type 64.
 fn links(place: &mut Place<'_>, file: &[u8]) {
     for at in memchr::memchr_iter(64, file) {
-        if at >= 2 && file[at - 2] == 1 && file[at - 1] & 0xe8 == 8 {
-            if let Some((name, target, path)) = link(&file[at - 2..]) {
-                let what = format!(
-                    "links `{}` to `{}` of the file `{}`",
-                    clip(&name),
-                    clip(&path),
-                    clip(&target)
-                );
-                place.danger(at - 2, what);
-            }
+        if at >= 2
+            && file[at - 2] == 1
+            && file[at - 1] & 0xe8 == 8
+            && let Some((name, target, path)) = link(&file[at - 2..])
+        {
+            let what = format!(
+                "links `{}` to `{}` of the file `{}`",
+                clip(&name),
+                clip(&path),
+                clip(&target)
+            );
+            place.danger(at - 2, what);
         }
     }
 }

@@ -392,7 +392,7 @@ fn program(bytes: &[u8]) -> Option<&'static str> {
         [0xca, 0xfe, 0xba, 0xbe, ..] => "a class of Java",
         [b'd', b'e', b'x', b'\n', b'0', ..] => "a program of Android",
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => "a module of WebAssembly",
-        [_, 0x0c | 0x0d | 0x0e | 0x0f, 0x0d, 0x0a, ..] => "compiled Python",
+        [_, 0x0c..=0x0f, 0x0d, 0x0a, ..] => "compiled Python",
         [b'#', b'!', b'/' | b' ', ..] => "a script",
         _ => return None,
     })

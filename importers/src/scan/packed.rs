@@ -292,13 +292,12 @@ pub(super) fn tar_end(bytes: &[u8]) -> usize {
 
 /// A value of an extended header: lines of a length, a key and a value.
 fn extended(data: &[u8], wanted: &str) -> Option<String> {
-    let text = String::from_utf8_lossy(data).into_owned();
-    let found = text.lines().find_map(|line| {
+    let text = String::from_utf8_lossy(data);
+    text.lines().find_map(|line| {
         let (_, rest) = line.split_once(' ')?;
         let (key, value) = rest.split_once('=')?;
         (key == wanted).then(|| value.to_owned())
-    });
-    found
+    })
 }
 
 fn member(place: &mut Place<'_>, at: usize, kind: u8, names: (&str, &str), data: &Bytes) {

@@ -233,10 +233,11 @@ fn attributes(tokens: &[Token], say: &mut impl FnMut(String)) {
         let before = place.checked_sub(1).and_then(|place| tokens.get(place));
         let after = tokens.get(place + 1);
         match token {
-            Token::Name(name) if before == Some(&Token::Sign(b'.')) => {
-                if name.starts_with('_') || INTERNAL.contains(&&name[..]) {
-                    say(format!("reaches for `.{name}`"));
-                }
+            Token::Name(name)
+                if before == Some(&Token::Sign(b'.'))
+                    && (name.starts_with('_') || INTERNAL.contains(&&name[..])) =>
+            {
+                say(format!("reaches for `.{name}`"));
             }
             // The filter takes any attribute; a name that is computed is meant to be hidden.
             Token::Name(name)

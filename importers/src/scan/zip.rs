@@ -347,7 +347,7 @@ fn unpack(place: &mut Place<'_>, header: &Header, raw: &Bytes, how: Packed) -> B
         );
         place.danger(header.at, what);
     }
-    if size > 1 << 20 && size / 200 > raw.len() as u64 {
+    if size > 1 << 16 && size / 200 > raw.len() as u64 {
         let what = format!(
             "has `{name}`, which inflates from {} to {size} bytes",
             raw.len()
