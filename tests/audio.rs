@@ -2,14 +2,14 @@
 //!
 //! `tools/fixtures/whisper_audio.py` makes the fixtures. `SALAMANDER_DATA` names a folder with
 //! `audio/jfk.wav`, a recording that is not part of the repository.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::panic)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use salamander::importers::Checkpoint;
 use salamander::models::processing::audio::{LogMel, LogMelConfig};
-use salamander::{Audio, AudioFileError};
+use salamander::{Audio, AudioFileError, Heard};
 
 const RATE: u32 = 16_000;
 
@@ -256,4 +256,415 @@ fn a_millisecond_and_nothing_are_sounds() {
         let sound = Audio::from_bytes("short.wav", short, RATE).unwrap();
         assert_eq!(sound.samples.len(), bytes as usize / 2);
     }
+}
+
+/// The sound of a file's bytes at the rate that it has.
+fn heard(name: &str, bytes: &[u8], rate: u32) -> Heard {
+    Audio::listen_to_bytes(name, bytes.to_vec(), rate).unwrap()
+}
+
+fn bytes(name: &str) -> Vec<u8> {
+    fs::read(fixture(name)).unwrap()
+}
+
+/// The samples of `sound.wav`, which follow its header of 44 bytes.
+fn samples() -> Vec<u8> {
+    bytes("sound.wav")[44..].to_vec()
+}
+
+fn chunk(name: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let mut made = [&name[..], &(body.len() as u32).to_le_bytes(), body].concat();
+    made.resize(made.len().next_multiple_of(2), 0);
+    made
+}
+
+/// A `fmt ` chunk's body for one channel at 16 kHz.
+fn format(tag: u16, bits: u16, channels: u16) -> Vec<u8> {
+    let block = channels * bits / 8;
+    [
+        &tag.to_le_bytes()[..],
+        &channels.to_le_bytes(),
+        &RATE.to_le_bytes(),
+        &(RATE * u32::from(block)).to_le_bytes(),
+        &block.to_le_bytes(),
+        &bits.to_le_bytes(),
+    ]
+    .concat()
+}
+
+fn riff(chunks: &[Vec<u8>]) -> Vec<u8> {
+    let body = chunks.concat();
+    [
+        b"RIFF",
+        &(body.len() as u32 + 4).to_le_bytes()[..],
+        b"WAVE",
+        &body,
+    ]
+    .concat()
+}
+
+#[test]
+fn joined_files_are_heard_to_the_end() {
+    for (name, rate) in [
+        ("sound.wav", RATE),
+        ("sound.flac", RATE),
+        ("sound.ogg", 44_100),
+        ("sound-alac.m4a", RATE),
+        ("silk.opus", 48_000),
+        ("sound.webm", 48_000),
+    ] {
+        let one = bytes(name);
+        let alone = heard(name, &one, rate);
+        assert_eq!(alone.warnings, [], "{name}");
+        let joined = heard(name, &one.repeat(3), rate);
+        assert_eq!(joined.warnings, [], "{name}");
+        assert_eq!(
+            joined.audio.samples,
+            alone.audio.samples.repeat(3),
+            "{name}"
+        );
+    }
+    // Of different rates, channels and formats, with tags between and behind them.
+    let tag = [&b"TAG"[..], &[b' '; 125]].concat();
+    let ape = [
+        &b"APETAGEX"[..],
+        &2000_u32.to_le_bytes(),
+        &40_u32.to_le_bytes(),
+        &[0; 4],
+        &(1_u32 << 31).to_le_bytes(),
+        &[0; 8],
+        &[1; 40],
+    ]
+    .concat();
+    let mixed = [
+        bytes("sound.ogg"),
+        bytes("sound-8000.wav"),
+        bytes("sound.mp3"),
+        tag.clone(),
+        bytes("sound.wav"),
+        bytes("celt.opus"),
+        ape,
+        bytes("sound.flac"),
+        bytes("sound-alac.m4a"),
+        tag,
+    ];
+    let mixed = heard("mixed", &mixed.concat(), RATE);
+    assert_eq!(mixed.warnings, []);
+    assert!(
+        (mixed.audio.seconds() - 7.0).abs() < 0.12,
+        "{}",
+        mixed.audio.seconds()
+    );
+    let end = mixed.audio.samples.len() - RATE as usize;
+    assert_eq!(
+        mixed.audio.samples[end..],
+        heard("wav", &bytes("sound.wav"), RATE).audio.samples
+    );
+}
+
+#[test]
+fn joined_mp3_is_what_ffmpeg_hears() {
+    let one = bytes("sound.mp3");
+    let alone = heard("one.mp3", &one, 44_100).audio.samples.len();
+    let all = |count: usize| heard("joined.mp3", &one.repeat(count), 44_100);
+    let (two, three) = (all(2), all(3));
+    assert_eq!((&two.warnings[..], &three.warnings[..]), (&[][..], &[][..]));
+    let (two, three) = (two.audio.samples.len(), three.audio.samples.len());
+    // Whole frames of each, of which the delay of the first is left out.
+    let frames = three - two;
+    assert_eq!(frames % 1152, 0);
+    assert!(
+        frames >= alone && frames < alone + 4 * 1152,
+        "{frames} {alone}"
+    );
+    assert!(
+        two < 2 * frames && two > 2 * frames - 2 * 1152,
+        "{two} {frames}"
+    );
+    // One without a header, or with frames behind those that the header counts, has no end but the file's.
+    let first = one.iter().position(|byte| *byte == 0xff).unwrap();
+    let info = one
+        .windows(4)
+        .position(|name| name == b"Info" || name == b"Xing")
+        .unwrap();
+    let second = (info..one.len())
+        .find(|&at| one[at..].starts_with(&one[first..first + 2]))
+        .unwrap();
+    let bare = &one[second..];
+    assert_eq!(heard("bare.mp3", bare, 44_100).audio.samples.len(), frames);
+    let more = heard("more.mp3", &[&one[..], bare].concat(), 44_100);
+    assert_eq!(more.audio.samples.len(), two);
+}
+
+#[test]
+fn what_is_not_heard_is_said() {
+    let mp3 = bytes("sound.mp3");
+    let noise: Vec<u8> = (0..3_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8 & 0x7f)
+        .collect();
+    let cases = [
+        (
+            "rest.wav",
+            [bytes("sound.wav"), noise.clone()].concat(),
+            "3000 bytes are no sound",
+        ),
+        (
+            "between.mp3",
+            [mp3.clone(), noise.clone(), mp3.clone()].concat(),
+            "3000 bytes are no sound",
+        ),
+        (
+            "before.mp3",
+            [noise.clone(), mp3.clone()].concat(),
+            "3000 bytes are no sound",
+        ),
+        (
+            "cut.mp3",
+            mp3[..mp3.len() / 2].to_vec(),
+            "the header counts",
+        ),
+        (
+            "cut.wav",
+            bytes("sound.wav")[..10_000].to_vec(),
+            "the header says 32000 bytes of sound, 9956 are there",
+        ),
+        (
+            "cut.flac",
+            bytes("sound.flac")[..20_000].to_vec(),
+            "breaks off",
+        ),
+        (
+            "cut.ogg",
+            bytes("sound.ogg")[..10_000].to_vec(),
+            "breaks off",
+        ),
+        (
+            "cut.opus",
+            bytes("celt.opus")[..4_000].to_vec(),
+            "breaks off",
+        ),
+        (
+            "amr.wav",
+            [bytes("sound.wav"), b"#!AMR\n".to_vec(), noise].concat(),
+            "AMR",
+        ),
+    ];
+    for (name, bytes, says) in cases {
+        let heard = heard(name, &bytes, RATE);
+        let [warning] = &heard.warnings[..] else {
+            panic!("{name}: {:?}", heard.warnings);
+        };
+        assert!(warning.reason.contains(says), "{name}: {warning}");
+        assert!(
+            warning.seconds <= heard.audio.seconds() + 1e-3,
+            "{name}: {warning}"
+        );
+        assert!(warning.byte <= bytes.len() as u64, "{name}: {warning}");
+        assert!(!heard.audio.samples.is_empty(), "{name}");
+    }
+    let mut damaged = bytes("sound.flac");
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 0xff;
+    let heard = heard("damaged.flac", &damaged, RATE);
+    assert!(heard.audio.samples.len() < 16_000);
+    assert_eq!(heard.warnings.len(), 1, "{:?}", heard.warnings);
+}
+
+#[test]
+fn wav_is_read_in_all_its_shapes() {
+    let expected = heard("sound.wav", &bytes("sound.wav"), RATE).audio;
+    let fmt = chunk(b"fmt ", &format(1, 16, 1));
+    let open = |size: u32, riff: u32| {
+        let sizes = [size.to_le_bytes(), riff.to_le_bytes()];
+        [
+            b"RIFF",
+            &sizes[1][..],
+            b"WAVE",
+            &fmt,
+            b"data",
+            &sizes[0],
+            &samples(),
+        ]
+        .concat()
+    };
+    let half = samples().len() / 2;
+    let (first, second) = (samples()[..half].to_vec(), samples()[half..].to_vec());
+    let ds64 = [
+        (32_100_u64).to_le_bytes(),
+        (32_000_u64).to_le_bytes(),
+        (16_000_u64).to_le_bytes(),
+    ]
+    .concat();
+    let large = [
+        b"RF64",
+        &[0xff; 4][..],
+        b"WAVE",
+        &chunk(b"ds64", &[&ds64[..], &[0; 4]].concat()),
+        &fmt,
+        b"data",
+        &[0xff; 4],
+        &samples(),
+    ]
+    .concat();
+    let guid = |name: &[u8; 4]| {
+        [
+            &name[..],
+            b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a",
+        ]
+        .concat()
+    };
+    let w64_chunk = |name: &[u8; 4], body: &[u8]| {
+        [
+            &guid(name)[..],
+            &(body.len() as u64 + 24).to_le_bytes(),
+            body,
+        ]
+        .concat()
+    };
+    let w64 = [
+        b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00",
+        &32_128_u64.to_le_bytes()[..],
+        &guid(b"wave"),
+        &w64_chunk(b"fmt ", &format(1, 16, 1)),
+        &w64_chunk(b"data", &samples()),
+    ]
+    .concat();
+    let extensible = |bits: u16, tag: u16, channels: u16| {
+        let rest = [
+            &22_u16.to_le_bytes()[..],
+            &bits.to_le_bytes(),
+            &0_u32.to_le_bytes(),
+            &tag.to_le_bytes(),
+            b"\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71",
+        ];
+        chunk(
+            b"fmt ",
+            &[format(0xfffe, bits, channels), rest.concat()].concat(),
+        )
+    };
+    let each = |make: &dyn Fn(i16) -> Vec<u8>| -> Vec<u8> {
+        let data = samples();
+        let values = data
+            .chunks_exact(2)
+            .map(|pair| i16::from_le_bytes([pair[0], pair[1]]));
+        values.flat_map(make).collect()
+    };
+    let wide = each(&|value| [&[0][..], &value.to_le_bytes()].concat());
+    let double = each(&|value| (f64::from(value) / 32_768.0).to_le_bytes().to_vec());
+    let six = each(&|value| value.to_le_bytes().repeat(6));
+    for (name, made) in [
+        ("sizes of all ones", open(u32::MAX, u32::MAX)),
+        ("sizes of sox", open(0x7fff_f000, 0x7fff_f024)),
+        ("sizes of zero", open(0, 0)),
+        (
+            "odd chunks",
+            riff(&[
+                chunk(b"LIST", b"abcde"),
+                fmt.clone(),
+                chunk(b"junk", b"x"),
+                chunk(b"data", &samples()),
+                chunk(b"id3 ", b"abc"),
+            ]),
+        ),
+        (
+            "data twice",
+            riff(&[fmt.clone(), chunk(b"data", &first), chunk(b"data", &second)]),
+        ),
+        (
+            "joined",
+            [
+                riff(&[fmt.clone(), chunk(b"data", &first)]),
+                riff(&[fmt.clone(), chunk(b"data", &second)]),
+            ]
+            .concat(),
+        ),
+        ("RF64", large),
+        ("W64", w64),
+        (
+            "extensible",
+            riff(&[extensible(16, 1, 1), chunk(b"data", &samples())]),
+        ),
+        (
+            "24 bits",
+            riff(&[extensible(24, 1, 1), chunk(b"data", &wide)]),
+        ),
+        (
+            "64-bit floats",
+            riff(&[chunk(b"fmt ", &format(3, 64, 1)), chunk(b"data", &double)]),
+        ),
+        (
+            "six channels",
+            riff(&[extensible(16, 1, 6), chunk(b"data", &six)]),
+        ),
+    ] {
+        let heard = heard("made.wav", &made, RATE);
+        assert_eq!(heard.warnings, [], "{name}");
+        assert_eq!(heard.audio.samples.len(), expected.samples.len(), "{name}");
+        let pairs = heard.audio.samples.iter().zip(&expected.samples);
+        let worst = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-6, "{name}: {worst}");
+    }
+    // Streams that were joined end where the next begins, whatever they claim.
+    let joined = heard("joined.wav", &open(u32::MAX, u32::MAX).repeat(2), RATE);
+    assert_eq!(joined.audio.samples, expected.samples.repeat(2));
+    for (tag, name) in [
+        (0x31_u16, "GSM"),
+        (0x45, "G.726"),
+        (0x111, "G.723"),
+        (0x7777, "0x7777"),
+    ] {
+        let made = riff(&[
+            chunk(b"fmt ", &format(tag, 8, 1)),
+            chunk(b"data", &samples()),
+        ]);
+        let error = Audio::from_bytes("phone.wav", made, RATE)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(name) && error.contains("ffmpeg"), "{error}");
+    }
+}
+
+#[test]
+fn opus_is_what_libopus_decodes() {
+    let golden: serde_json::Value = serde_json::from_slice(&bytes("opus.json")).unwrap();
+    for (name, expected) in golden.as_object().unwrap() {
+        let heard = heard(name, &bytes(name), 48_000);
+        assert_eq!(heard.warnings, [], "{name}");
+        let length = heard.audio.samples.len();
+        // WebM does not say where the sound ends within the last packet.
+        let most = if name.ends_with("webm") {
+            48_960
+        } else {
+            48_000
+        };
+        assert!((48_000..=most).contains(&length), "{name}: {length}");
+        let expected = expected.as_array().unwrap();
+        let pairs = heard.audio.samples.iter().step_by(48).zip(expected);
+        let worst = pairs
+            .map(|(found, expected)| {
+                (f64::from(*found) * 32_768.0 - expected.as_f64().unwrap()).abs()
+            })
+            .fold(0.0, f64::max);
+        println!("{name}: differs by {worst} of 32768");
+        assert!(worst <= 4.0, "{name}: {worst}");
+    }
+    let mut spoiled = bytes("celt.opus");
+    for byte in spoiled.iter_mut().skip(300).step_by(61) {
+        *byte ^= 0x5a;
+    }
+    if let Ok(sound) = Audio::from_bytes("spoiled.opus", spoiled, RATE) {
+        assert!(sound.seconds() < 10.0);
+    }
+}
+
+#[test]
+fn pipes_are_read() {
+    let wav = bytes("sound.wav");
+    let piped = Audio::from_reader("standard input", &wav[..], RATE).unwrap();
+    assert_eq!(piped.audio, heard("sound.wav", &wav, RATE).audio);
+    let error = Audio::from_reader("standard input", &[][..], RATE).unwrap_err();
+    assert!(
+        error.to_string().contains("standard input: is empty"),
+        "{error}"
+    );
 }

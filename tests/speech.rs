@@ -426,3 +426,99 @@ fn files_that_do_not_fit_the_network_are_refused() {
     let opened = SpeechRecognition::open(directory.path(), &Device::from_env().unwrap());
     assert!(opened.unwrap().with_options(plain()).is_ok());
 }
+
+#[test]
+fn an_incomplete_generation_config_is_completed() {
+    let complete = open().with_options(plain()).unwrap();
+    let expected = complete.run_audio(&sound(), |_| {}).unwrap();
+    let directory = copied();
+    let settings = directory.path().join("generation_config.json");
+    let mut json: Value = serde_json::from_slice(&fs::read(&settings).unwrap()).unwrap();
+    let fields = json.as_object_mut().unwrap();
+    for field in [
+        "no_timestamps_token_id",
+        "lang_to_id",
+        "task_to_id",
+        "is_multilingual",
+        "alignment_heads",
+        "prev_sot_token_id",
+    ] {
+        assert!(fields.remove(field).is_some(), "{field}");
+    }
+    fields.insert("new_field_of_a_later_version".to_owned(), true.into());
+    fs::write(&settings, json.to_string()).unwrap();
+    let opened = SpeechRecognition::open(directory.path(), &Device::from_env().unwrap()).unwrap();
+    let options = SpeechRecognitionOptions {
+        prompt: None,
+        ..plain()
+    };
+    let found = opened.with_options(options).unwrap();
+    assert_eq!(found.run_audio(&sound(), |_| {}).unwrap(), expected);
+}
+
+#[test]
+fn generation_settings_are_followed_or_refused_by_name() {
+    let directory = copied();
+    let settings = directory.path().join("generation_config.json");
+    let before = fs::read(&settings).unwrap();
+    let with = |field: &str, value: Value| {
+        fs::write(&settings, &before).unwrap();
+        set(&settings, field, value);
+        SpeechRecognition::open(directory.path(), &Device::from_env().unwrap())
+    };
+    let text = |task: SpeechRecognition, options: SpeechRecognitionOptions| {
+        let task = task.with_options(options).unwrap();
+        task.run_audio(&sound(), |_| {}).unwrap().segments
+    };
+    let neutral = text(open(), plain());
+    for (field, value, options) in [
+        (
+            "repetition_penalty",
+            serde_json::json!(1.5),
+            SpeechRecognitionOptions {
+                repetition_penalty: Some(1.5),
+                ..plain()
+            },
+        ),
+        (
+            "no_repeat_ngram_size",
+            serde_json::json!(2),
+            SpeechRecognitionOptions {
+                no_repeat_ngram_size: Some(2),
+                ..plain()
+            },
+        ),
+    ] {
+        let by_option = text(open(), options);
+        assert_ne!(by_option, neutral, "{field}");
+        assert_eq!(
+            text(with(field, value).unwrap(), plain()),
+            by_option,
+            "{field}"
+        );
+    }
+    let opened = with("no_speech_threshold", serde_json::json!(0.25)).unwrap();
+    assert_eq!(opened.options().no_speech_threshold, Some(0.25));
+    let opened = with("num_beams", serde_json::json!(3)).unwrap();
+    assert_eq!(opened.options().beams, 3);
+    assert_eq!(
+        text(
+            with("eos_token_id", serde_json::json!([80])).unwrap(),
+            plain()
+        ),
+        neutral
+    );
+    for (field, value) in [
+        ("min_p", serde_json::json!(0.1)),
+        ("bad_words_ids", serde_json::json!([[1]])),
+        ("top_p", serde_json::json!(1.5)),
+        ("repetition_penalty", serde_json::json!(0.0)),
+        ("num_beams", serde_json::json!("three")),
+        ("eos_token_id", serde_json::json!([80, 81])),
+        ("early_stopping", serde_json::json!("never")),
+    ] {
+        let error = with(field, value).unwrap_err().to_string();
+        let says = format!("generation_config.json: `{field}`: ");
+        assert!(error.contains(&says), "{error} does not say {says}");
+    }
+}

@@ -19,7 +19,7 @@ mod threads;
 #[cfg(feature = "hub")]
 pub mod torch_hub;
 
-pub use audio::{Audio, AudioFileError};
+pub use audio::{Audio, AudioFileError, AudioWarning, Heard};
 pub use convert::{Conversion, ConvertOptions, Converted, Progress, convert, dtype_named};
 pub use device::{BackendDevices, Device, DeviceError, DeviceInfo};
 pub use error::Error;

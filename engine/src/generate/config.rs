@@ -2,14 +2,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use salamander_models::ConfigError;
 use salamander_models::processing::text::{TextError, TextTokenizer};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// The fields of `generation_config.json` that change what a Whisper generates.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct GenerationConfig {
+    #[serde(deserialize_with = "single")]
     pub(crate) decoder_start_token_id: Option<u32>,
+    #[serde(deserialize_with = "single")]
     pub(crate) eos_token_id: Option<u32>,
     pub(crate) pad_token_id: Option<u32>,
     pub(crate) max_length: Option<usize>,
@@ -24,13 +26,89 @@ pub(crate) struct GenerationConfig {
     pub(crate) no_timestamps_token_id: Option<u32>,
     pub(crate) max_initial_timestamp_index: Option<u32>,
     pub(crate) prev_sot_token_id: Option<u32>,
-    pub(crate) top_k: Option<usize>,
     /// The decoder layers and heads whose attention tells where a token is spoken.
     pub(crate) alignment_heads: Option<Vec<[usize; 2]>>,
-    no_repeat_ngram_size: Option<usize>,
-    repetition_penalty: Option<f64>,
-    top_p: Option<f64>,
+    pub(crate) num_beams: Option<usize>,
+    pub(crate) length_penalty: Option<f32>,
+    #[serde(deserialize_with = "early")]
+    pub(crate) early_stopping: Option<bool>,
+    pub(crate) top_k: Option<usize>,
+    pub(crate) top_p: Option<f32>,
+    pub(crate) repetition_penalty: Option<f32>,
+    pub(crate) no_repeat_ngram_size: Option<usize>,
+    pub(crate) compression_ratio_threshold: Option<f32>,
+    pub(crate) logprob_threshold: Option<f32>,
+    pub(crate) no_speech_threshold: Option<f32>,
+    pub(crate) condition_on_prev_tokens: Option<bool>,
 }
+
+/// A number, or the only one of a list.
+fn single<'de, D: Deserializer<'de>>(json: D) -> Result<Option<u32>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(u32),
+        Many(Vec<u32>),
+    }
+    match Option::<OneOrMany>::deserialize(json)? {
+        None => Ok(None),
+        Some(OneOrMany::One(id)) => Ok(Some(id)),
+        Some(OneOrMany::Many(ids)) => match ids[..] {
+            [id] => Ok(Some(id)),
+            _ => Err(serde::de::Error::custom(format!(
+                "{} tokens are not supported, only one",
+                ids.len()
+            ))),
+        },
+    }
+}
+
+/// A truth value; the third, `"never"`, is another algorithm.
+fn early<'de, D: Deserializer<'de>>(json: D) -> Result<Option<bool>, D::Error> {
+    match Value::deserialize(json)? {
+        Value::Null => Ok(None),
+        Value::Bool(early) => Ok(Some(early)),
+        other => Err(serde::de::Error::custom(format!(
+            "{other} is not supported, only true and false"
+        ))),
+    }
+}
+
+/// What changes the reference's tokens and is not done here, with the number besides `null` and `false` that
+/// changes nothing.
+///
+/// Reference: `GenerationMixin._get_logits_processor` and `_get_stopping_criteria` of transformers 5.23, and what
+/// its fourth version had besides.
+const UNSUPPORTED: &[(&str, Option<f64>)] = &[
+    ("bad_words_ids", None),
+    ("constraints", None),
+    ("diversity_penalty", Some(0.0)),
+    ("encoder_no_repeat_ngram_size", Some(0.0)),
+    ("encoder_repetition_penalty", Some(1.0)),
+    ("epsilon_cutoff", Some(0.0)),
+    ("eta_cutoff", Some(0.0)),
+    ("exponential_decay_length_penalty", None),
+    ("force_words_ids", None),
+    ("forced_bos_token_id", None),
+    ("forced_eos_token_id", None),
+    ("guidance_scale", Some(1.0)),
+    ("max_time", None),
+    ("min_length", Some(0.0)),
+    ("min_new_tokens", Some(0.0)),
+    ("min_p", Some(0.0)),
+    ("num_beam_groups", Some(1.0)),
+    ("num_return_sequences", Some(1.0)),
+    ("penalty_alpha", Some(0.0)),
+    ("renormalize_logits", None),
+    ("sequence_bias", None),
+    ("stop_strings", None),
+    ("top_h", None),
+    ("typical_p", Some(1.0)),
+    ("watermarking_config", None),
+];
+
+/// The file's name in errors.
+const FILE: &str = "generation_config.json";
 
 impl GenerationConfig {
     /// Reads `generation_config.json`; what it does not say, `config.json` may, as in older checkpoints.
@@ -38,45 +116,78 @@ impl GenerationConfig {
     /// # Errors
     /// A field has the wrong type or a value that cannot be honoured.
     pub(crate) fn parse(generation: Option<&Value>, config: &Value) -> Result<Self, ConfigError> {
-        let read = |json: &Value| {
-            Self::deserialize(json)
-                .map_err(|error| ConfigError::new("generation_config.json", error.to_string()))
+        let older = Self::read("config.json", config, generation.is_none())?;
+        let Some(json) = generation else {
+            return Ok(older);
         };
-        let older = read(config)?;
-        let mut found = match generation {
-            Some(json) => read(json)?,
-            None => older.clone(),
+        let found = Self::read(FILE, json, true)?;
+        // Files of transformers before 4.27 know nothing of times. Whoever wrote one took the rest from
+        // config.json, or left it there.
+        let old = found.no_timestamps_token_id.is_none();
+        let or_older = |given: Option<Vec<i64>>, field: &str, older: Option<Vec<i64>>| {
+            given.or(older.filter(|_| old && json.get(field).is_none()))
         };
-        found.decoder_start_token_id = found
-            .decoder_start_token_id
-            .or(older.decoder_start_token_id);
-        found.eos_token_id = found.eos_token_id.or(older.eos_token_id);
-        found.pad_token_id = found.pad_token_id.or(older.pad_token_id);
-        found.forced_decoder_ids = found.forced_decoder_ids.or(older.forced_decoder_ids);
-        let neutral = [
-            (
-                "no_repeat_ngram_size",
-                found.no_repeat_ngram_size.unwrap_or(0) as f64,
-                0.0,
+        Ok(Self {
+            decoder_start_token_id: found
+                .decoder_start_token_id
+                .or(older.decoder_start_token_id),
+            eos_token_id: found.eos_token_id.or(older.eos_token_id),
+            pad_token_id: found.pad_token_id.or(older.pad_token_id),
+            forced_decoder_ids: found.forced_decoder_ids.or(older.forced_decoder_ids),
+            suppress_tokens: or_older(
+                found.suppress_tokens,
+                "suppress_tokens",
+                older.suppress_tokens,
             ),
-            (
-                "repetition_penalty",
-                found.repetition_penalty.unwrap_or(1.0),
-                1.0,
+            begin_suppress_tokens: or_older(
+                found.begin_suppress_tokens,
+                "begin_suppress_tokens",
+                older.begin_suppress_tokens,
             ),
-            ("top_p", found.top_p.unwrap_or(1.0), 1.0),
-        ];
-        for (field, value, neutral) in neutral {
-            if value != neutral {
+            max_length: found.max_length.or(older.max_length.filter(|_| old)),
+            ..found
+        })
+    }
+
+    fn read(file: &'static str, json: &Value, followed: bool) -> Result<Self, ConfigError> {
+        let found: Self = serde_path_to_error::deserialize(json).map_err(|error| {
+            let field = error.path().to_string();
+            ConfigError::within(file, field, error.into_inner().to_string())
+        })?;
+        let refuse = |field: &str, reason: String| Err(ConfigError::within(file, field, reason));
+        if !followed {
+            return Ok(found);
+        }
+        for (field, neutral) in UNSUPPORTED {
+            let value = json.get(*field).unwrap_or(&Value::Null);
+            let nothing = match value {
+                Value::Null | Value::Bool(false) => true,
+                Value::Number(number) => neutral.is_some() && number.as_f64() == *neutral,
+                Value::Array(list) => list.is_empty(),
+                Value::Object(map) => map.is_empty(),
+                Value::Bool(true) | Value::String(_) => false,
+            };
+            if !nothing {
+                let neutral = neutral.map_or("null".to_owned(), |neutral| neutral.to_string());
                 let reason = format!("{value} is not supported, only {neutral}");
-                return Err(ConfigError::new(field, reason));
+                return refuse(field, reason);
+            }
+        }
+        if let Some(penalty) = found.repetition_penalty {
+            if !(penalty.is_finite() && penalty > 0.0) {
+                return refuse("repetition_penalty", format!("{penalty} is not above 0"));
+            }
+        }
+        if let Some(top_p) = found.top_p {
+            if !(0.0..=1.0).contains(&top_p) {
+                return refuse("top_p", format!("{top_p} is not between 0 and 1"));
             }
         }
         Ok(found)
     }
 
-    /// Fills in what a directory without `generation_config.json` leaves open, by the names that the
-    /// special tokens have in the tokenizer.
+    /// Fills in what a directory without `generation_config.json`, or with an incomplete one, leaves open, by the
+    /// names that the special tokens have in the tokenizer.
     pub(crate) fn complete(&mut self, tokenizer: &TextTokenizer) {
         let id = |name: &str| tokenizer.token_to_id(name);
         let set = |field: &mut Option<u32>, name: &str| *field = field.or_else(|| id(name));

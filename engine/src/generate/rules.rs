@@ -1,11 +1,17 @@
 //! What a Whisper may say next.
 //!
-//! Reference: `SuppressTokensLogitsProcessor`, `SuppressTokensAtBeginLogitsProcessor` and
+//! Reference: `RepetitionPenaltyLogitsProcessor`, `NoRepeatNGramLogitsProcessor`, `SuppressTokensLogitsProcessor`, `SuppressTokensAtBeginLogitsProcessor` and
 //! `WhisperTimeStampLogitsProcessor` of transformers 5.23, in the order in which `generate` applies them.
 
+use std::collections::BTreeSet;
+
 /// Rules on the logits of the next token.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Rules {
+    /// By how much a token that stands there already is less likely; 1 for nothing.
+    pub(super) repetition_penalty: f32,
+    /// How many tokens in a row do not come twice; 0 for any.
+    pub(super) no_repeat_ngram_size: usize,
     pub(super) suppressed: Vec<u32>,
     pub(super) suppressed_at_begin: Vec<u32>,
     pub(super) timestamps: Option<TimestampRules>,
@@ -23,14 +29,53 @@ pub(super) struct TimestampRules {
 const NEVER: f32 = f32::NEG_INFINITY;
 
 impl Rules {
-    /// Forbids tokens after what was generated so far, without the prompt.
-    pub(super) fn apply(&self, generated: &[u32], scores: &mut [f32]) {
+    /// Forbids tokens after a prompt and what was generated so far.
+    pub(super) fn apply(&self, prompt: &[u32], generated: &[u32], scores: &mut [f32]) {
+        if self.repetition_penalty != 1.0 || self.no_repeat_ngram_size > 0 {
+            let before = [prompt, generated].concat();
+            self.penalize(&before, scores);
+            self.forbid_repeated(&before, scores);
+        }
         if generated.is_empty() {
             forbid(scores, &self.suppressed_at_begin);
         }
         forbid(scores, &self.suppressed);
         if let Some(rules) = self.timestamps {
             rules.apply(generated, scores);
+        }
+    }
+}
+
+impl Rules {
+    fn penalize(&self, before: &[u32], scores: &mut [f32]) {
+        if self.repetition_penalty == 1.0 {
+            return;
+        }
+        let once: BTreeSet<u32> = before.iter().copied().collect();
+        for token in once {
+            if let Some(score) = scores.get_mut(token as usize) {
+                if *score < 0.0 {
+                    *score *= self.repetition_penalty;
+                } else {
+                    *score /= self.repetition_penalty;
+                }
+            }
+        }
+    }
+
+    /// Forbids what would make a group of tokens that was there before.
+    fn forbid_repeated(&self, before: &[u32], scores: &mut [f32]) {
+        let size = self.no_repeat_ngram_size;
+        if size == 0 || before.len() + 1 < size {
+            return;
+        }
+        let last = &before[before.len() + 1 - size..];
+        for group in before.windows(size) {
+            if let Some((next, first)) = group.split_last() {
+                if first == last {
+                    forbid(scores, &[*next]);
+                }
+            }
         }
     }
 }
@@ -92,6 +137,8 @@ mod tests {
     /// Tokens: 0 to 2 text, 3 the end, 4 `<|notimestamps|>`, 5 to 8 times.
     fn allowed(generated: &[u32], scores: [f32; 9]) -> Vec<usize> {
         let rules = Rules {
+            repetition_penalty: 1.0,
+            no_repeat_ngram_size: 0,
             suppressed: vec![1],
             suppressed_at_begin: vec![3],
             timestamps: Some(TimestampRules {
@@ -101,7 +148,7 @@ mod tests {
             }),
         };
         let mut scores = scores;
-        rules.apply(generated, &mut scores);
+        rules.apply(&[], generated, &mut scores);
         (0..9).filter(|&token| scores[token].is_finite()).collect()
     }
 
@@ -115,5 +162,41 @@ mod tests {
         assert_eq!(allowed(&[6, 0, 7, 7], text), [0, 2, 3]);
         let times = [1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5];
         assert_eq!(allowed(&[6, 0], times), [7, 8]);
+    }
+
+    #[test]
+    fn what_was_there_is_less_likely_or_forbidden() {
+        let rules = |penalty, size| Rules {
+            repetition_penalty: penalty,
+            no_repeat_ngram_size: size,
+            suppressed: Vec::new(),
+            suppressed_at_begin: Vec::new(),
+            timestamps: None,
+        };
+        let after = |rules: Rules, prompt: &[u32], generated: &[u32]| {
+            let mut scores = [3.0, -3.0, 3.0, -3.0];
+            rules.apply(prompt, generated, &mut scores);
+            scores
+        };
+        // Once for a token, however often it came; positive scores shrink, negative ones grow.
+        assert_eq!(
+            after(rules(1.5, 0), &[0], &[1, 1, 9]),
+            [2.0, -4.5, 3.0, -3.0]
+        );
+        let never = f32::NEG_INFINITY;
+        assert_eq!(
+            after(rules(1.0, 2), &[0, 1], &[2, 0]),
+            [3.0, never, 3.0, -3.0]
+        );
+        assert_eq!(
+            after(rules(1.0, 3), &[0, 1], &[2, 0]),
+            [3.0, -3.0, 3.0, -3.0]
+        );
+        assert_eq!(
+            after(rules(1.0, 3), &[0, 1, 2], &[0, 1]),
+            [3.0, -3.0, never, -3.0]
+        );
+        assert_eq!(after(rules(1.0, 1), &[3], &[2]), [3.0, -3.0, never, never]);
+        assert_eq!(after(rules(1.0, 4), &[0], &[0]), [3.0, -3.0, 3.0, -3.0]);
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct SearchOptions {
     pub(crate) length_penalty: f32,
     pub(crate) early_stopping: bool,
     pub(crate) top_k: usize,
+    /// Tokens are drawn from the likeliest that make up this much together; 1 for all.
+    pub(crate) top_p: f32,
 }
 
 /// What a search found.
@@ -97,11 +99,13 @@ pub(super) fn sample(
         let rows = scores
             .chunks_exact_mut(size)
             .zip(&mut found)
-            .zip(&mut *random);
-        for ((scores, row), random) in rows.filter(|((_, row), _)| !ended(row)) {
-            rules.apply(&row.tokens, scores);
+            .zip(&mut *random)
+            .zip(prompts);
+        for (((scores, row), random), prompt) in rows.filter(|(((_, row), _), _)| !ended(row)) {
+            rules.apply(prompt, &row.tokens, scores);
             let token = if temperature > 0.0 {
                 keep_top(scores, options.top_k);
+                keep_likely(scores, temperature, options.top_p);
                 draw(scores, temperature, random)
             } else {
                 argmax(scores)
@@ -129,6 +133,26 @@ fn keep_top(scores: &mut [f32], count: usize) {
         if *score < least {
             *score = f32::NEG_INFINITY;
         }
+    }
+}
+
+/// Forbids the least likely tokens that make up no more than `1 - share` together, but not the likeliest.
+fn keep_likely(scores: &mut [f32], temperature: f32, share: f32) {
+    if share >= 1.0 {
+        return;
+    }
+    let mut heated: Vec<f32> = scores.iter().map(|score| score / temperature).collect();
+    log_softmax(&mut heated);
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|a, b| heated[*a].total_cmp(&heated[*b]));
+    order.pop();
+    let mut sum = 0.0;
+    for token in order {
+        sum += heated[token].exp();
+        if sum > 1.0 - share {
+            break;
+        }
+        scores[token] = f32::NEG_INFINITY;
     }
 }
 
@@ -222,7 +246,7 @@ pub(super) fn beam_search(
         for (row, beam) in running.iter().enumerate() {
             let range = row * size..(row + 1) * size;
             log_softmax(&mut scores[range.clone()]);
-            rules.apply(&beam.tokens, &mut scores[range.clone()]);
+            rules.apply(prompt, &beam.tokens, &mut scores[range.clone()]);
             for (total, score) in total[range.clone()].iter_mut().zip(&scores[range]) {
                 *total = score + beam.score;
             }
@@ -299,4 +323,26 @@ pub(super) fn beam_search(
         mean_logprob: sum / tokens.len().max(1) as f32,
         tokens,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::keep_likely;
+
+    #[test]
+    fn tokens_are_drawn_from_the_likeliest() {
+        // Of ½, ¼, ⅛ and ⅛.
+        let kept = |share| {
+            let mut scores = [0.125_f32, 0.5, 0.125, 0.25].map(f32::ln);
+            keep_likely(&mut scores, 1.0, share);
+            (0..4)
+                .filter(|&token| scores[token].is_finite())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(kept(1.0), [0, 1, 2, 3]);
+        assert_eq!(kept(0.8), [1, 2, 3]);
+        assert_eq!(kept(0.7), [1, 3]);
+        assert_eq!(kept(0.3), [1]);
+        assert_eq!(kept(0.0), [1]);
+    }
 }

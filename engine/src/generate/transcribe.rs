@@ -42,6 +42,8 @@ pub(crate) struct Request {
     pub(crate) token_times: bool,
     pub(crate) max_new_tokens: Option<usize>,
     pub(crate) search: SearchOptions,
+    pub(crate) repetition_penalty: f32,
+    pub(crate) no_repeat_ngram_size: usize,
     pub(crate) temperatures: Vec<f32>,
     pub(crate) seed: u64,
     pub(crate) compression_ratio: Option<f32>,
@@ -300,6 +302,8 @@ impl Transcriber<'_> {
             list.filter_map(|id| u32::try_from(*id).ok()).collect()
         };
         Rules {
+            repetition_penalty: request.repetition_penalty,
+            no_repeat_ngram_size: request.no_repeat_ngram_size,
             suppressed: tokens(&self.generation.suppress_tokens),
             suppressed_at_begin: tokens(&self.generation.begin_suppress_tokens),
             timestamps: self
@@ -869,7 +873,10 @@ mod tests {
                 length_penalty: number("length_penalty").unwrap_or(1.0),
                 early_stopping: arguments["early_stopping"] == true,
                 top_k: 50,
+                top_p: 1.0,
             },
+            repetition_penalty: number("repetition_penalty").unwrap_or(1.0),
+            no_repeat_ngram_size: arguments["no_repeat_ngram_size"].as_u64().unwrap_or(0) as usize,
             temperatures: temperatures.unwrap_or(vec![0.0]),
             seed: 0,
             compression_ratio: number("compression_ratio_threshold"),
@@ -927,9 +934,10 @@ mod tests {
             })
             .map(|(name, features)| (&*name.to_owned().leak(), features))
             .collect();
-        let cases = json("cases.json");
+        let (cases, repeats) = (json("cases.json"), json("repeats.json"));
+        let cases = [cases.as_array().unwrap(), repeats.as_array().unwrap()];
         let (mut count, mut failures) = (0, Vec::new());
-        for case in cases.as_array().unwrap() {
+        for case in cases.into_iter().flatten() {
             let request = request(&case["arguments"]);
             let features = &sounds[case["features"].as_str().unwrap()];
             let mut found = Vec::new();
@@ -962,7 +970,7 @@ mod tests {
         }
         println!(
             "{count} tokens of {} cases",
-            cases.as_array().unwrap().len()
+            cases.iter().map(|cases| cases.len()).sum::<usize>()
         );
         assert!(failures.is_empty(), "{}", failures.join("\n"));
     }

@@ -15,7 +15,7 @@ use crate::generate::{
     GenerationConfig, Prompt, Recording, Request, SearchOptions, Segment, Transcriber,
     language_name, words,
 };
-use crate::{Audio, Device, Error, ModelDir};
+use crate::{Audio, AudioWarning, Device, Error, Heard, ModelDir};
 
 /// Whether speech is written in its own language or in English.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,15 @@ pub struct SpeechRecognitionOptions {
     pub temperatures: Vec<f32>,
     /// Among how many tokens is drawn; 0 for all.
     pub top_k: usize,
+    /// Tokens are drawn from the likeliest that make up this much together, 1 for all; without it what the
+    /// checkpoint says, or else all.
+    pub top_p: Option<f32>,
+    /// By how much a token that the text has already is less likely, above 1, or more likely, below 1; without it
+    /// what the checkpoint says, or else 1, which changes nothing. Timestamps are tokens, too.
+    pub repetition_penalty: Option<f32>,
+    /// How many tokens in a row do not come twice, counting the prompt; 0 for any. Without it what the checkpoint
+    /// says, or else 0.
+    pub no_repeat_ngram_size: Option<usize>,
     /// What the drawing starts from: the same seed gives the same text.
     pub seed: u64,
     /// An answer whose tokens compress better than this repeats itself and is tried again.
@@ -67,7 +76,8 @@ pub struct SpeechRecognitionOptions {
 }
 
 impl Default for SpeechRecognitionOptions {
-    /// The thresholds that the reference recommends for long recordings.
+    /// The thresholds that the reference recommends for long recordings. [`SpeechRecognition::options`] of a model
+    /// that has just been opened has those of its checkpoint instead, if that has any.
     fn default() -> Self {
         Self {
             language: None,
@@ -79,6 +89,9 @@ impl Default for SpeechRecognitionOptions {
             early_stopping: false,
             temperatures: vec![0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
             top_k: 50,
+            top_p: None,
+            repetition_penalty: None,
+            no_repeat_ngram_size: None,
             seed: 0,
             compression_ratio_threshold: Some(1.35),
             logprob_threshold: Some(-1.0),
@@ -88,6 +101,55 @@ impl Default for SpeechRecognitionOptions {
             prompt_every_window: false,
             max_new_tokens: None,
         }
+    }
+}
+
+impl SpeechRecognitionOptions {
+    fn check(&self) -> Result<(), Error> {
+        let refuse = |name, reason: &str| {
+            Err(Error::Option {
+                name,
+                reason: reason.to_owned(),
+            })
+        };
+        if self.beams == 0 || self.beams > 64 {
+            return refuse("beams", "is not between 1 and 64");
+        }
+        let wild = |value: &f32| !(0.0..=10.0).contains(value);
+        if self.temperatures.is_empty() || self.temperatures.iter().any(wild) {
+            return refuse("temperatures", "are not one or more between 0 and 10");
+        }
+        if !self.length_penalty.is_finite() {
+            return refuse("length_penalty", "is not a number");
+        }
+        if self.no_speech_threshold.is_some() && self.logprob_threshold.is_none() {
+            return refuse(
+                "no_speech_threshold",
+                "looks at answers below logprob_threshold; set that too",
+            );
+        }
+        if self.prompt_every_window && !self.condition_on_previous_text {
+            return refuse(
+                "prompt_every_window",
+                "needs condition_on_previous_text; without, it does so anyway",
+            );
+        }
+        if self
+            .repetition_penalty
+            .is_some_and(|by| !(by.is_finite() && by > 0.0))
+        {
+            return refuse("repetition_penalty", "is not a number above 0");
+        }
+        if self
+            .top_p
+            .is_some_and(|share| !(0.0..=1.0).contains(&share))
+        {
+            return refuse("top_p", "is not between 0 and 1");
+        }
+        if self.max_new_tokens == Some(0) {
+            return refuse("max_new_tokens", "is 0");
+        }
+        Ok(())
     }
 }
 
@@ -133,8 +195,11 @@ pub struct Transcript {
     pub text: String,
     /// The language's code, if the model has several.
     pub language: Option<String>,
-    /// Its stretches, in order.
+    /// Its stretches, in order; one of which nothing is said is none.
     pub segments: Vec<SpeechSegment>,
+    /// What of the sound file was not heard.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<AudioWarning>,
 }
 
 impl Transcript {
@@ -146,6 +211,9 @@ impl Transcript {
         let mut put = |start: f64, end: f64, text: &str| {
             let (start, end) = (clock(start, ','), clock(end, ','));
             let text = subtitle(&text.replace("-->", "->"));
+            if text.is_empty() {
+                return;
+            }
             count += 1;
             // Writing to a string does not fail.
             let _ = write!(out, "{count}\n{start} --> {end}\n{text}\n\n");
@@ -167,6 +235,9 @@ impl Transcript {
         for segment in &self.segments {
             let (start, end) = (clock(segment.start, '.'), clock(segment.end, '.'));
             let text = subtitle(&segment.vtt_text());
+            if segment.text.trim().is_empty() {
+                continue;
+            }
             let _ = write!(out, "{start} --> {end}\n{text}\n\n");
         }
         out
@@ -277,8 +348,8 @@ impl SpeechRecognition {
         let settings = directory.json("generation_config.json")?;
         let mut generation = GenerationConfig::parse(settings.as_ref(), &json)
             .map_err(Error::config(directory.path()))?;
+        generation.complete(&tokenizer);
         if settings.is_none() {
-            generation.complete(&tokenizer);
             let detected = detect(&checkpoint, &json);
             if detected.is_ok_and(|found| found.dialect == whisper::OPENAI) {
                 generation.complete_as_openai(&tokenizer, config.max_source_positions)?;
@@ -329,6 +400,29 @@ impl SpeechRecognition {
             let rows: Vec<f32> = filters.iter::<f32>().collect();
             front_end = front_end.with_filters(&rows).map_err(audio)?;
         }
+        let mut options = SpeechRecognitionOptions::default();
+        let given = &generation;
+        options.beams = given.num_beams.unwrap_or(options.beams);
+        options.length_penalty = given.length_penalty.unwrap_or(options.length_penalty);
+        options.early_stopping = given.early_stopping.unwrap_or(options.early_stopping);
+        options.top_k = given.top_k.unwrap_or(options.top_k);
+        options.condition_on_previous_text = given
+            .condition_on_prev_tokens
+            .unwrap_or(options.condition_on_previous_text);
+        for (option, given) in [
+            (
+                &mut options.compression_ratio_threshold,
+                given.compression_ratio_threshold,
+            ),
+            (&mut options.logprob_threshold, given.logprob_threshold),
+            (&mut options.no_speech_threshold, given.no_speech_threshold),
+        ] {
+            *option = given.or(*option);
+        }
+        if let Err(Error::Option { name, reason }) = options.check() {
+            let refused = ConfigError::within("generation_config.json", name, reason);
+            return Err(Error::config(directory.path())(refused));
+        }
         Ok(Self {
             model: Arc::new(model),
             config: Arc::new(config),
@@ -336,8 +430,14 @@ impl SpeechRecognition {
             tokenizer: Arc::new(tokenizer),
             front_end: Arc::new(front_end),
             device: device.clone(),
-            options: SpeechRecognitionOptions::default(),
+            options,
         })
+    }
+
+    /// The options: after [`SpeechRecognition::open`] the defaults with what the checkpoint's
+    /// `generation_config.json` says of beams, thresholds, drawing and going on from what was said.
+    pub fn options(&self) -> &SpeechRecognitionOptions {
+        &self.options
     }
 
     /// The same model with other options.
@@ -345,37 +445,7 @@ impl SpeechRecognition {
     /// # Errors
     /// An option has a value that makes no sense.
     pub fn with_options(mut self, options: SpeechRecognitionOptions) -> Result<Self, Error> {
-        let refuse = |name, reason: &str| {
-            Err(Error::Option {
-                name,
-                reason: reason.to_owned(),
-            })
-        };
-        if options.beams == 0 || options.beams > 64 {
-            return refuse("beams", "is not between 1 and 64");
-        }
-        let wild = |value: &f32| !(0.0..=10.0).contains(value);
-        if options.temperatures.is_empty() || options.temperatures.iter().any(wild) {
-            return refuse("temperatures", "are not one or more between 0 and 10");
-        }
-        if !options.length_penalty.is_finite() {
-            return refuse("length_penalty", "is not a number");
-        }
-        if options.no_speech_threshold.is_some() && options.logprob_threshold.is_none() {
-            return refuse(
-                "no_speech_threshold",
-                "looks at answers below logprob_threshold; set that too",
-            );
-        }
-        if options.prompt_every_window && !options.condition_on_previous_text {
-            return refuse(
-                "prompt_every_window",
-                "needs condition_on_previous_text; without, it does so anyway",
-            );
-        }
-        if options.max_new_tokens == Some(0) {
-            return refuse("max_new_tokens", "is 0");
-        }
+        options.check()?;
         self.options = options;
         Ok(self)
     }
@@ -411,12 +481,17 @@ impl SpeechRecognition {
         &self.device
     }
 
-    /// Transcribes a sound file.
+    /// Transcribes a sound file. What of it cannot be heard is among the transcript's warnings.
     ///
     /// # Errors
     /// The file cannot be read, or an option does not fit the model.
     pub fn run(&self, file: impl AsRef<Path>) -> Result<Transcript, Error> {
-        self.run_audio(&Audio::open(file, self.sampling_rate())?, |_| {})
+        let Heard { audio, warnings } = Audio::listen(file, self.sampling_rate())?;
+        let transcript = self.run_audio(&audio, |_| {})?;
+        Ok(Transcript {
+            warnings,
+            ..transcript
+        })
     }
 
     /// Transcribes many sound files, several side by side; the answers come in their order, and are those that
@@ -427,10 +502,18 @@ impl SpeechRecognition {
     pub fn run_batch<P: AsRef<Path>>(&self, files: &[P]) -> Result<Vec<Transcript>, Error> {
         let mut transcripts = Vec::with_capacity(files.len());
         for files in files.chunks(BATCH) {
-            let audios = files.iter();
-            let audios = audios.map(|file| Audio::open(file, self.sampling_rate()));
-            let audios: Vec<Audio> = audios.collect::<Result<_, _>>()?;
-            transcripts.extend(self.run_audios(&audios, |_, _| ControlFlow::Continue(()))?);
+            let (mut audios, mut warnings) = (Vec::new(), Vec::new());
+            for file in files {
+                let heard = Audio::listen(file, self.sampling_rate())?;
+                audios.push(heard.audio);
+                warnings.push(heard.warnings);
+            }
+            let found = self.run_audios(&audios, |_, _| ControlFlow::Continue(()))?;
+            let found = found.into_iter().zip(warnings);
+            transcripts.extend(found.map(|(transcript, warnings)| Transcript {
+                warnings,
+                ..transcript
+            }));
         }
         Ok(transcripts)
     }
@@ -505,7 +588,11 @@ impl SpeechRecognition {
                 let segments = &mut transcript.segments;
                 let first = segments.len();
                 for segment in found {
-                    segments.push(self.segment(segment, language, total)?);
+                    let segment = self.segment(segment, language, total)?;
+                    // Silence has times and no words.
+                    if !segment.text.trim().is_empty() {
+                        segments.push(segment);
+                    }
                 }
                 let segments = &segments[first..];
                 let seconds = seconds.min(total);
@@ -592,7 +679,16 @@ impl SpeechRecognition {
                 length_penalty: options.length_penalty,
                 early_stopping: options.early_stopping,
                 top_k: options.top_k,
+                top_p: options.top_p.or(settings.top_p).unwrap_or(1.0),
             },
+            repetition_penalty: options
+                .repetition_penalty
+                .or(settings.repetition_penalty)
+                .unwrap_or(1.0),
+            no_repeat_ngram_size: options
+                .no_repeat_ngram_size
+                .or(settings.no_repeat_ngram_size)
+                .unwrap_or(0),
             temperatures: options.temperatures.clone(),
             seed: options.seed,
             compression_ratio: options.compression_ratio_threshold,
@@ -665,6 +761,7 @@ mod tests {
         Transcript {
             text: String::new(),
             language: None,
+            warnings: Vec::new(),
             segments: vec![SpeechSegment {
                 start: 0.0,
                 end: 1.5,
@@ -693,6 +790,20 @@ mod tests {
             "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\n\
              one --&gt; two\nthree &amp; &lt;4&gt;\n\n"
         );
+    }
+
+    #[test]
+    fn silence_has_no_subtitle() {
+        let mut silent = transcript(" ", &[]);
+        assert_eq!(silent.to_srt(), "");
+        assert_eq!(silent.to_vtt(), "WEBVTT\n\n");
+        // The numbers of those that are there have no gap.
+        silent.segments.extend(transcript(" one", &[]).segments);
+        assert!(silent.to_srt().starts_with("1\n"), "{}", silent.to_srt());
+        assert_eq!(silent.to_srt().matches("-->").count(), 1);
+        assert_eq!(silent.to_vtt().matches("-->").count(), 1);
+        let words = transcript(" a", &[(0.0, 0.1, " "), (0.1, 0.2, " a")]);
+        assert_eq!(words.to_srt().matches("-->").count(), 1);
     }
 
     #[test]
