@@ -92,6 +92,7 @@ fn begins_anew(bytes: &[u8]) -> bool {
 const FIRST: &[u8] = b"\0RBrFfO\x1ac.";
 
 const OGG_BEGINS: u8 = 2;
+const OGG_ENDS: u8 = 4;
 
 /// Formats that are known by name alone.
 fn foreign(bytes: &[u8]) -> Option<&'static str> {
@@ -350,11 +351,14 @@ impl Pieces {
     fn ogg(&mut self) -> io::Result<Piece> {
         let start = self.at;
         let mut at = start;
-        let (mut headers, mut speex, mut cut) = (true, false, None);
+        let (mut headers, mut ended, mut speex, mut cut) = (true, false, false, None);
         while at < self.end {
             let page = self.peeker.peek(at, 27 + 255 + 8)?;
             if page.len() < 27 || !page.starts_with(b"OggS\0") {
                 // Pages that are damaged are for the decoder to skip.
+                if ended {
+                    break;
+                }
                 let next = self.peeker.find(at, self.end, b"O", 64, |bytes| {
                     container(bytes) == Some(Kind::Ogg)
                 })?;
@@ -369,6 +373,7 @@ impl Pieces {
                 break;
             }
             headers &= begins;
+            ended = page[5] & OGG_ENDS != 0;
             let segments = usize::from(page[26]);
             let Some(table) = page.get(27..27 + segments) else {
                 (at, cut) = (self.end, Some("the last page breaks off".to_owned()));
