@@ -19,7 +19,7 @@ pub(crate) struct Input {
     /// The texts; without any, one text a line is read from --file or standard input
     #[arg(value_name = "TEXT")]
     texts: Vec<String>,
-    /// A file with one text a line
+    /// A file with one text a line; - for standard input
     #[arg(long, value_name = "FILE", conflicts_with = "texts")]
     file: Option<PathBuf>,
 }
@@ -84,7 +84,8 @@ impl Input {
             block(&lines, &ProgressBar::hidden())?;
             return bad.finish(inputs);
         }
-        match self.file {
+        let file = self.file.filter(|path| path.as_os_str() != "-");
+        match file {
             Some(path) => {
                 let name = path.display().to_string();
                 let file = File::open(&path).map_err(|error| format!("{name}: {error}"))?;

@@ -11,7 +11,7 @@ use salamander::tasks::{
 use salamander::{Audio, Heard};
 use serde::Serialize;
 
-use crate::output::{error, json_line, remark};
+use crate::output::{BadInputs, json_line, remark};
 use crate::{DeviceArgument, Failure};
 
 #[derive(Args)]
@@ -103,13 +103,6 @@ fn threshold(text: &str) -> Result<Threshold, String> {
     Ok(Threshold(Some(number)))
 }
 
-/// What stands in a file's place that could not be heard.
-#[derive(Serialize)]
-struct Unheard<'a> {
-    file: &'a str,
-    error: String,
-}
-
 #[derive(Serialize)]
 struct Transcribed<'a> {
     file: &'a str,
@@ -162,33 +155,22 @@ impl Transcribe {
             ..defaults
         };
         let task = task.with_options(options)?;
-        let mut failed = 0;
+        let mut bad = BadInputs::new(self.json);
         for file in &self.files {
             let Err(failure) = self.transcribe(&task, file) else {
                 continue;
             };
             // What is wrong with a file says nothing of the others.
-            let of_file = matches!(
+            if !matches!(
                 failure.downcast_ref(),
                 Some(salamander::Error::AudioFile(_) | salamander::Error::Option { .. })
-            );
-            if self.files.len() == 1 || !of_file {
+            ) {
                 return Err(failure);
             }
-            failed += 1;
-            error(failure.as_ref());
-            if self.json {
-                let unheard = Unheard {
-                    file: &file.to_string_lossy(),
-                    error: failure.to_string(),
-                };
-                json_line(&mut io::stdout().lock(), &unheard)?;
-            }
+            let file = file.to_string_lossy();
+            bad.add(&mut io::stdout().lock(), &file, failure.as_ref())?;
         }
-        match failed {
-            0 => Ok(()),
-            _ => Err(format!("{failed} of {} files cannot be heard", self.files.len()).into()),
-        }
+        bad.finish(self.files.len())
     }
 
     fn transcribe(&self, task: &SpeechRecognition, file: &Path) -> Result<(), Failure> {

@@ -165,16 +165,17 @@ impl Pieces {
             }
             let kind = container(&head).or(starts_frames(&head).then_some(Kind::Frames));
             let Some(kind) = kind else {
-                if self.begun && self.wave.is_some() {
-                    if let Some(size) = wave::trailing_chunk(&head, self.end - at) {
-                        let (id, from) = (&head[..4], at + 8);
-                        self.at = from + size + size % 2;
-                        let more = self.wave.as_ref().filter(|_| id == b"data" && size > 0);
-                        if let Some(format) = more {
-                            return Ok(Some(Piece::Sound(format.recording(from..from + size))));
-                        }
-                        continue;
+                let chunk = self.wave.as_ref().and_then(|format| {
+                    let size = wave::trailing_chunk(&head, self.end - at)?;
+                    Some((format, size))
+                });
+                if let Some((format, size)) = chunk {
+                    let from = at + 8;
+                    self.at = from + size + size % 2;
+                    if head.starts_with(b"data") && size > 0 {
+                        return Ok(Some(Piece::Sound(format.recording(from..from + size))));
                     }
+                    continue;
                 }
                 return self.unknown(&head).map(Some);
             };
@@ -530,15 +531,14 @@ fn ape_size(bytes: &[u8]) -> Option<u64> {
 
 /// The size of a tag that begins here.
 fn tag_size(bytes: &[u8]) -> Option<u64> {
-    if let Some([version, _, flags, a, b, c, d]) =
-        bytes.strip_prefix(b"ID3").and_then(<[u8]>::first_chunk)
-    {
-        if *version < 16 && [a, b, c, d].iter().all(|byte| **byte < 128) {
-            let size = [a, b, c, d]
-                .iter()
-                .fold(0, |size, byte| size << 7 | u64::from(**byte));
+    let header = bytes.strip_prefix(b"ID3").and_then(<[u8]>::first_chunk);
+    match header {
+        Some([..16, _, flags, size @ ..]) if size.iter().all(|byte| *byte < 128) => {
+            let size: [u8; 4] = *size;
+            let size = size.iter().fold(0, |all, byte| all << 7 | u64::from(*byte));
             return Some(10 + size + if flags & 0x10 != 0 { 10 } else { 0 });
         }
+        _ => {}
     }
     if bytes.starts_with(b"TAG+") {
         return Some(227);

@@ -173,15 +173,15 @@ impl GenerationConfig {
                 return refuse(field, reason);
             }
         }
-        if let Some(penalty) = found.repetition_penalty {
-            if !(penalty.is_finite() && penalty > 0.0) {
-                return refuse("repetition_penalty", format!("{penalty} is not above 0"));
-            }
+        if let Some(penalty) = found.repetition_penalty
+            && !(penalty.is_finite() && penalty > 0.0)
+        {
+            return refuse("repetition_penalty", format!("{penalty} is not above 0"));
         }
-        if let Some(top_p) = found.top_p {
-            if !(0.0..=1.0).contains(&top_p) {
-                return refuse("top_p", format!("{top_p} is not between 0 and 1"));
-            }
+        if let Some(top_p) = found.top_p
+            && !(0.0..=1.0).contains(&top_p)
+        {
+            return refuse("top_p", format!("{top_p} is not between 0 and 1"));
         }
         Ok(found)
     }

@@ -71,10 +71,10 @@ impl Rules {
         }
         let last = &before[before.len() + 1 - size..];
         for group in before.windows(size) {
-            if let Some((next, first)) = group.split_last() {
-                if first == last {
-                    forbid(scores, &[*next]);
-                }
+            if let Some((next, first)) = group.split_last()
+                && first == last
+            {
+                forbid(scores, &[*next]);
             }
         }
     }
