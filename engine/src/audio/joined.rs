@@ -531,9 +531,11 @@ fn ape_size(bytes: &[u8]) -> Option<u64> {
 
 /// The size of a tag that begins here.
 fn tag_size(bytes: &[u8]) -> Option<u64> {
-    let header = bytes.strip_prefix(b"ID3").and_then(<[u8]>::first_chunk);
+    let header = bytes
+        .strip_prefix(b"ID3")
+        .and_then(<[u8]>::first_chunk::<7>);
     match header {
-        Some([..16, _, flags, size @ ..]) if size.iter().all(|byte| *byte < 128) => {
+        Some([0..16, _, flags, size @ ..]) if size.iter().all(|byte| *byte < 128) => {
             let size: [u8; 4] = *size;
             let size = size.iter().fold(0, |all, byte| all << 7 | u64::from(*byte));
             return Some(10 + size + if flags & 0x10 != 0 { 10 } else { 0 });
