@@ -418,8 +418,8 @@ fn files_that_do_not_fit_the_network_are_refused() {
     );
     refused(
         "generation_config.json",
-        &[("repetition_penalty", 1.5.into())],
-        "`repetition_penalty`: 1.5",
+        &[("typical_p", 0.5.into())],
+        "`typical_p`: 0.5",
     );
     // A missing generation_config.json is made up for from the tokenizer.
     fs::remove_file(directory.path().join("generation_config.json")).unwrap();
