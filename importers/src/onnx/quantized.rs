@@ -16,6 +16,8 @@ use crate::checkpoint::Dtype;
 pub(super) struct Quantized {
     values: Owned,
     scale: Owned,
+    /// What the scales are to be multiplied with: the input's, where a bias is as fine as the product that it is added to.
+    factor: Option<Owned>,
     /// Where it is left out, zero is in the middle.
     zero: Option<Owned>,
     blocks: Blocks,
@@ -41,6 +43,8 @@ enum Blocks {
 struct Inputs {
     scale: usize,
     zero: usize,
+    /// The input's own scale, where that is a part of this one's.
+    factor: usize,
     /// The axis of one scale each, where there are several.
     axis: i64,
 }
@@ -63,14 +67,28 @@ impl Quantized {
                         continue;
                     };
                     let mut behind = graph.uses(output);
-                    match behind.find(|(node, _)| node.op == "DequantizeLinear") {
+                    let takes = |(node, place): &(Node<'_>, usize)| {
+                        matches!(
+                            (node.op, *place),
+                            ("DequantizeLinear", 0) | ("QLinearAdd" | "QLinearMul", 0 | 3)
+                        )
+                    };
+                    match behind.find(takes) {
                         Some(found) => found,
                         None => continue,
                     }
                 }
                 found => (node, found.1),
             };
+            const NONE: usize = usize::MAX;
+            let factor = match (node.op, place) {
+                ("QLinearConv", 8) | ("QGemm", 6) => 1,
+                _ => NONE,
+            };
             let inputs = match (node.op, place) {
+                // Its parts are those of the weight and of the input.
+                ("QLinearConv", 8) | ("QGemm", 6) => (4, NONE, 0),
+                ("QLinearAdd" | "QLinearMul", 0 | 3) => (place + 1, place + 2, 0),
                 ("DequantizeLinear", 0) => (1, 2, node.integer("axis").unwrap_or(1)),
                 ("QLinearMatMul", 3) => (4, 5, -1),
                 ("QLinearConv", 3) => (4, 5, 0),
@@ -78,12 +96,17 @@ impl Quantized {
                 ("QGemm", 3) => (4, 5, -1),
                 ("MatMulIntegerToFloat", 1) => (3, 5, -1),
                 ("DynamicQuantizeMatMul", 1) => (2, 3, -1),
-                ("MatMulInteger", 1) => (usize::MAX, 3, -1),
-                ("ConvInteger", 1) => (usize::MAX, 3, 0),
+                ("MatMulInteger", 1) => (NONE, 3, -1),
+                ("ConvInteger", 1) => (NONE, 3, 0),
                 _ => continue,
             };
             let (scale, zero, axis) = inputs;
-            let inputs = Inputs { scale, zero, axis };
+            let inputs = Inputs {
+                scale,
+                zero,
+                factor,
+                axis,
+            };
             return Self::linear(graph, tensor, node, &inputs, map).map(Some);
         }
         Ok(None)
@@ -115,6 +138,18 @@ impl Quantized {
             Some(zero) => {
                 used.push(zero);
                 Some(constant(zero)?)
+            }
+        };
+        let factor = match node.input(inputs.factor) {
+            None => None,
+            Some(factor) => {
+                let found = constant(factor)?;
+                if !found.kind.is_float() || found.elements() != 1 {
+                    return Err(format!(
+                        "the scale `{factor}` of its input is not one number"
+                    ));
+                }
+                Some(found)
             }
         };
         let rank = tensor.shape.len();
@@ -160,6 +195,7 @@ impl Quantized {
         let quantized = Self {
             values: tensor.owned(map),
             scale: scales.owned(map),
+            factor: factor.map(|factor| factor.owned(map)),
             zero: zeros.map(|zeros| zeros.owned(map)),
             blocks,
             shape: tensor.shape.clone(),
@@ -236,6 +272,7 @@ impl Quantized {
         let quantized = Self {
             values: tensor.owned(map),
             scale: scales.owned(map),
+            factor: None,
             zero: zeros.map(|(_, zeros)| zeros.owned(map)),
             blocks: Blocks::Packed { size, bits },
             shape: vec![rows, columns],
@@ -245,7 +282,11 @@ impl Quantized {
 
     /// The values, as the type of the scales has them.
     pub(super) fn read(&self) -> Result<Vec<f32>, String> {
-        let scale = self.scale.floats()?;
+        let mut scale = self.scale.floats()?;
+        if let Some(factor) = &self.factor {
+            let factor = factor.floats()?.first().copied().unwrap_or(1.0);
+            scale.iter_mut().for_each(|scale| *scale *= factor);
+        }
         let mut values = if let Blocks::Packed { size, bits } = self.blocks {
             self.unpacked(&scale, size, bits)?
         } else {
