@@ -189,6 +189,70 @@ fn token_classification() {
 }
 
 #[test]
+fn only_the_beginning_of_a_long_text_is_read_and_gives_the_same_tokens() {
+    let read = |name: &str| fs::read(directory("text-classification").join(name)).ok();
+    let config = read("tokenizer_config.json").map(|json| serde_json::from_slice(&json).unwrap());
+    let files = TokenizerFiles {
+        tokenizer: read("tokenizer.json"),
+        config,
+        ..TokenizerFiles::default()
+    };
+    let tokenizer = TextTokenizer::new(&files).unwrap();
+    let words = "The dog, 中国人 in  London\u{a0}was unhappily at home; café\u{301} [MASK] 😀\n"
+        .repeat(150);
+    let spaces = format!("{}dog {}cat", " ".repeat(30_000), "\t".repeat(9_000));
+    let one = "x".repeat(9_000);
+    let texts = [&words[..], &words[3..], &spaces, &one, "who is it", ""];
+    let tokens = |text: &str| {
+        let all = tokenizer.encode(text, None, None).unwrap();
+        let ids = all[0].get_ids();
+        ids[1..ids.len() - 1].to_vec()
+    };
+    /// How many tokens of each text longest_first leaves.
+    fn kept(first: usize, second: usize, most: usize) -> (usize, usize) {
+        if first + second <= most {
+            return (first, second);
+        }
+        let (short, long) = (first.min(second), first.max(second));
+        let left = if short > most {
+            short
+        } else {
+            short.max(most - short)
+        };
+        let (short, long) = match short + left > most {
+            true => (most / 2, most / 2 + most % 2),
+            false => (short, left.min(long)),
+        };
+        if first > second {
+            (long, short)
+        } else {
+            (short, long)
+        }
+    }
+    for text in texts {
+        for max_length in [3, 8, 33, 200] {
+            let truncation = Some(Truncation::to(max_length));
+            let found = tokenizer.encode(text, None, truncation).unwrap();
+            assert_eq!(found.len(), 1);
+            assert!(found[0].get_overflowing().is_empty());
+            let expected = tokens(text);
+            let expected = &expected[..expected.len().min(max_length - 2)];
+            let ids = found[0].get_ids();
+            assert_eq!(&ids[1..ids.len() - 1], expected);
+            for pair in texts {
+                let found = tokenizer.encode(text, Some(pair), truncation).unwrap();
+                let (first, second) = (tokens(text), tokens(pair));
+                let (left, right) = kept(first.len(), second.len(), max_length - 3);
+                let ids = found[0].get_ids();
+                assert_eq!(ids.len(), left + right + 3);
+                assert_eq!(ids[1..=left], first[..left]);
+                assert_eq!(ids[left + 2..=left + 1 + right], second[..right]);
+            }
+        }
+    }
+}
+
+#[test]
 fn fill_mask() {
     const NAME: &str = "fill-mask";
     let task = FillMask::open(directory(NAME), &device()).unwrap();

@@ -12,6 +12,8 @@ use crate::output::{BadInputs, chain};
 
 /// How many lines are run together: enough for batches of one length, few enough that answers flow.
 const BLOCK: usize = 256;
+/// How many bytes of text are run together, or one line: tokens take many times the memory of their text.
+const BLOCK_BYTES: usize = 1 << 20;
 
 /// Where texts come from.
 #[derive(clap::Args)]
@@ -110,11 +112,11 @@ impl Input {
     }
 }
 
-/// Runs the texts that `prepare` takes; what is wrong with the others stands in their answers' places.
-pub(crate) fn run_good<'a, I, A>(
+/// Runs the texts that `prepare` takes and `run` answers; what is wrong with the others stands in their answers' places.
+pub(crate) fn run_good<'a, I: Clone, A>(
     texts: &'a [String],
     prepare: impl Fn(&'a str) -> Result<I, Failure>,
-    run: impl FnOnce(Vec<I>) -> Result<Vec<A>, Failure>,
+    mut run: impl FnMut(Vec<I>) -> Result<Vec<A>, Failure>,
 ) -> Result<Vec<Answered<A>>, Failure> {
     let (mut good, mut places) = (Vec::new(), Vec::new());
     for text in texts {
@@ -122,14 +124,43 @@ pub(crate) fn run_good<'a, I, A>(
     }
     let mut answers = match good.is_empty() {
         true => Vec::new(),
-        false => run(good)?,
+        false => match run(good.clone()) {
+            Ok(answers) => answers.into_iter().map(Ok).collect(),
+            Err(error) if !is_of_input(&error) => return Err(error),
+            Err(error) if good.len() == 1 => vec![Err(error)],
+            // Which it is of, each alone shows.
+            Err(_) => {
+                let mut answers = Vec::new();
+                for input in good {
+                    match run(vec![input]) {
+                        Ok(mut answer) => answers.extend(answer.pop().map(Ok)),
+                        Err(error) if is_of_input(&error) => answers.push(Err(error)),
+                        Err(error) => return Err(error),
+                    }
+                }
+                answers
+            }
+        },
     }
     .into_iter();
     let place = |place: Result<(), Failure>| match place {
-        Ok(()) => answers.next().ok_or_else(|| "has no answer".into()),
+        Ok(()) => answers
+            .next()
+            .unwrap_or_else(|| Err("has no answer".into())),
         Err(error) => Err(error),
     };
     Ok(places.into_iter().map(place).collect())
+}
+
+/// Whether an error is of what was asked, and not of the model or the device.
+fn is_of_input(error: &Failure) -> bool {
+    match error.downcast_ref() {
+        Some(salamander::Error::Text(_) | salamander::Error::Input(_)) => true,
+        Some(salamander::Error::Option { name, .. }) => {
+            ["text", "question", "context"].contains(name)
+        }
+        _ => false,
+    }
 }
 
 /// A text, or why there is none.
@@ -185,7 +216,7 @@ fn read(
     bar: &ProgressBar,
     run: &mut Block<'_>,
 ) -> Result<(), Failure> {
-    let mut block = Vec::new();
+    let (mut block, mut size) = (Vec::new(), 0);
     let (mut lines, mut read) = (0_u64, 0_u64);
     loop {
         let mut bytes = Vec::new();
@@ -194,6 +225,7 @@ fn read(
             .map_err(|error| format!("{name}: {error}"))?;
         if count > 0 {
             lines += 1;
+            size += count;
             if bytes.ends_with(b"\n") {
                 bytes.pop();
             }
@@ -210,9 +242,11 @@ fn read(
             });
             read += count as u64;
         }
-        if block.len() == BLOCK || (count == 0 && !block.is_empty()) {
+        let full = block.len() == BLOCK || size >= BLOCK_BYTES;
+        if full || (count == 0 && !block.is_empty()) {
             run(&block, bar)?;
             block.clear();
+            size = 0;
             bar.set_position(read);
             bar.set_message(format!("{lines} lines"));
         }

@@ -100,8 +100,16 @@ pub(crate) fn remark(text: &str) {
 
 /// Whether the reader of our output has gone, which is its right.
 pub(crate) fn is_closed_pipe(error: &(dyn Error + 'static)) -> bool {
-    let io = error.downcast_ref::<io::Error>();
-    io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    let mut causes = std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| {
+        (*error).source()
+    });
+    causes.any(|cause| {
+        let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        // What serde_json met is no source of its error.
+        let json = cause.downcast_ref::<serde_json::Error>();
+        let kind = io.or(json.and_then(serde_json::Error::io_error_kind));
+        kind == Some(io::ErrorKind::BrokenPipe)
+    })
 }
 
 /// Writes one object as a line of JSON.

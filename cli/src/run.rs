@@ -121,6 +121,21 @@ fn pair<'a>(line: &'a str, what: &str) -> Result<(&'a str, &'a str), Failure> {
         .ok_or_else(|| format!("\"{}\" has no tab between {what}", excerpt(line)).into())
 }
 
+/// A line as a pair of texts, neither of which has a tab.
+fn two_texts(line: &str) -> Result<(&str, &str), Failure> {
+    match line.matches('\t').count() {
+        0 | 1 => pair(line, "its two texts"),
+        tabs => {
+            let parts = tabs + 1;
+            Err(format!(
+                "\"{}\" has {parts} parts between tabs; a pair has two",
+                excerpt(line)
+            )
+            .into())
+        }
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct Classify {
     #[command(flatten)]
@@ -134,7 +149,7 @@ pub(crate) struct Classify {
     /// Cut texts to this many tokens; by default to what the network takes
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
-    /// Each text is a pair, split at its first tab
+    /// Each text is a pair, with a tab between the two
     #[arg(long)]
     pairs: bool,
 }
@@ -178,7 +193,7 @@ impl Classify {
         self.common.answer(
             |texts| {
                 let prepare = |text| match pairs {
-                    true => Ok(TextInput::from(pair(text, "its two texts")?)),
+                    true => Ok(TextInput::from(two_texts(text)?)),
                     false => Ok(TextInput::from(text)),
                 };
                 run_good(texts, prepare, |inputs| Ok(task.run_batch(inputs)?))
@@ -387,6 +402,9 @@ pub(crate) struct Embed {
     /// Scale vectors to length 1 even if the model does not say so
     #[arg(long)]
     normalize: bool,
+    /// Keep so many values of a vector; by default as many as the model says
+    #[arg(long, value_name = "COUNT")]
+    truncate_dim: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -404,6 +422,7 @@ impl Embed {
                 (None, None) => Prompt::Default,
             },
             normalize: self.normalize,
+            truncate_dim: self.truncate_dim,
         };
         let task = TextEmbedding::open(&self.common.model, &device)?.with_options(options)?;
         self.common.answer(

@@ -341,6 +341,96 @@ fn bad_input_is_an_error_that_says_where() {
 }
 
 #[test]
+fn a_line_without_an_answer_is_named_and_the_others_answered() {
+    let fill = fixture("text_tasks/fill-mask");
+    let classify = fixture("text_tasks/text-classification");
+    for (arguments, input, words) in [
+        (
+            ["fill-mask", "--model", fill.to_str().unwrap(), "--top-k=1"],
+            "a [MASK] dog\nno mask\n[MASK]\n\nthe [MASK]\n",
+            [
+                "line 2: option `text`: \"no mask\" has no [MASK]",
+                "line 4: option `text`",
+            ],
+        ),
+        (
+            [
+                "text-classification",
+                "--model",
+                classify.to_str().unwrap(),
+                "--pairs",
+            ],
+            "a\tb\none\tand\ttwo\nc\td\n\ne\tf\n",
+            [
+                "line 2: \"one and two\" has 3 parts",
+                "line 4: \"\" has no tab",
+            ],
+        ),
+    ] {
+        let run = [&["run", "--json"][..], &arguments].concat();
+        let run = [&run[..1], &run[2..3], &run[1..2], &run[3..]].concat();
+        let output = salamander(&run, input.as_bytes());
+        assert_eq!(output.status.code(), Some(1));
+        let errors = String::from_utf8(output.stderr).unwrap();
+        for words in words {
+            assert!(
+                errors.contains(&format!("standard input: {words}")),
+                "{errors}"
+            );
+        }
+        assert!(
+            errors.contains("2 of 5 inputs could not be answered"),
+            "{errors}"
+        );
+        let text = String::from_utf8(output.stdout).unwrap();
+        let answers: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let is_bad: Vec<bool> = answers
+            .iter()
+            .map(|answer| answer["error"].is_string())
+            .collect();
+        assert_eq!(is_bad, [false, true, false, true, false]);
+    }
+}
+
+#[test]
+fn a_reader_may_leave_at_any_time() {
+    let whisper = fixture("whisper/generation");
+    let model = fixture("text_tasks/text-embedding-mean");
+    let (whisper, model) = (whisper.to_str().unwrap(), model.to_str().unwrap());
+    for arguments in [
+        &["inspect", "--json", whisper][..],
+        &["inspect", whisper],
+        &[
+            "run",
+            "text-embedding",
+            "--model",
+            model,
+            "--json",
+            "a",
+            "b",
+        ],
+        &["scan", "--json", whisper],
+        &["devices"],
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_salamander"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        assert_eq!(errors, "", "{arguments:?}");
+    }
+}
+
+#[test]
 fn forecasts_go_on_from_a_table() {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/forecast");
     let sample = model.join("sample.csv");

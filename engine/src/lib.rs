@@ -13,6 +13,7 @@ mod generate;
 mod inspect;
 mod model_dir;
 pub mod native;
+mod sentence;
 mod source;
 pub mod tasks;
 mod threads;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use salamander_importers::Checkpoint;
 use salamander_models::processing::text::{SENTENCEPIECE_FILES, TextTokenizer, TokenizerFiles};
 use salamander_models::{Files, PretrainedConfig, contained_files, detect};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::native::Native;
@@ -32,7 +32,7 @@ impl ModelDir {
         if model.is_dir() {
             #[cfg(feature = "hub")]
             salamander_hub::record_opened(model)?;
-            return Ok(Self::at(model.to_owned()));
+            return Self::at(model.to_owned()).completed();
         }
         let not_found = |reason: &str| Error::NotFound {
             model: model.display().to_string(),
@@ -43,6 +43,14 @@ impl ModelDir {
             let contained = contained_files(&checkpoint).map_err(Error::config(model))?;
             let folder = model.parent().filter(|path| !path.as_os_str().is_empty());
             let folder = folder.unwrap_or(Path::new("."));
+            // Hugging Face's repositories have exports in a folder of their own, and all else above it.
+            let above = folder.join("..");
+            let exported = folder
+                .canonicalize()
+                .is_ok_and(|path| path.ends_with("onnx"))
+                && !folder.join("config.json").exists()
+                && above.join("config.json").exists();
+            let folder = if exported { &above } else { folder };
             #[cfg(feature = "hub")]
             salamander_hub::record_opened(folder)?;
             return Ok(Self {
@@ -67,9 +75,24 @@ impl ModelDir {
         }
     }
 
+    /// With what the directory's weights hold themselves, where there is no configuration beside them.
+    fn completed(mut self) -> Result<Self, Error> {
+        if self.known_config()?.is_some() {
+            return Ok(self);
+        }
+        // Weights that cannot be read are an error where they are wanted.
+        if let Ok(checkpoint) = Checkpoint::open(&self.path) {
+            match contained_files(&checkpoint) {
+                Ok(contained) => self.contained = contained.map(Arc::new),
+                Err(error) => tracing::warn!("{}: {error}", self.path.display()),
+            }
+        }
+        Ok(self)
+    }
+
     #[cfg(feature = "hub")]
     fn fetch(id: &str) -> Result<Self, Error> {
-        Ok(Self::at(salamander_hub::fetch(id)?))
+        Self::at(salamander_hub::fetch(id)?).completed()
     }
 
     #[cfg(not(feature = "hub"))]
@@ -181,9 +204,24 @@ impl ModelDir {
     /// # Errors
     /// Its files are absent or not valid.
     pub fn tokenizer(&self) -> Result<TextTokenizer, Error> {
+        self.tokenizer_with(&Map::new())
+    }
+
+    /// The tokenizer, with `fields` in place of those of `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// As [`ModelDir::tokenizer`].
+    pub(crate) fn tokenizer_with(
+        &self,
+        fields: &Map<String, Value>,
+    ) -> Result<TextTokenizer, Error> {
+        let mut config = self.json("tokenizer_config.json")?;
+        if !fields.is_empty() {
+            replace(config.get_or_insert_with(|| Map::new().into()), fields);
+        }
         let mut files = TokenizerFiles {
             tokenizer: self.read("tokenizer.json")?,
-            config: self.json("tokenizer_config.json")?,
+            config,
             special_tokens: self.json("special_tokens_map.json")?,
             added_tokens: self.json("added_tokens.json")?,
             model_config: self.json("config.json")?,
@@ -228,6 +266,13 @@ impl ModelDir {
             path: self.folder.join(name),
             source,
         })
+    }
+}
+
+/// Puts `fields` in place of an object's own.
+pub(crate) fn replace(json: &mut Value, fields: &Map<String, Value>) {
+    if let Some(own) = json.as_object_mut() {
+        own.extend(fields.clone());
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{ConvertOptions, Model};
 use crate::native::{self, Native};
+use crate::sentence::relative_folder;
 use crate::{Error, ModelDir};
 
 /// What the names of configurations, tokenizers, vocabularies and cards end in.
@@ -185,11 +186,11 @@ fn names(directory: &ModelDir) -> Result<Vec<PathBuf>, Error> {
     let modules = directory.json("modules.json")?;
     let modules = modules.as_ref().and_then(Value::as_array);
     for module in modules.into_iter().flatten() {
-        let folder = module.get("path").and_then(Value::as_str).unwrap_or("");
-        let plain = !folder.is_empty() && Path::new(folder).file_name() == Some(folder.as_ref());
-        if plain && directory.folder().join(folder).is_dir() {
-            let inner = files_in(&directory.folder().join(folder))?;
-            names.extend(inner.into_iter().map(|name| Path::new(folder).join(name)));
+        let path = module.get("path").and_then(Value::as_str).unwrap_or("");
+        let folder = relative_folder(path).unwrap_or_default();
+        if !folder.is_empty() && directory.folder().join(&folder).is_dir() {
+            let inner = files_in(&directory.folder().join(&folder))?;
+            names.extend(inner.into_iter().map(|name| Path::new(&folder).join(name)));
         }
     }
     Ok(names)

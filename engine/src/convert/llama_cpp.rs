@@ -9,10 +9,13 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use salamander_importers::gguf::{self, Metadata, Value as Typed};
 use salamander_importers::{Dtype, Entry, Format};
+use salamander_models::blocks::Pooling;
+use salamander_models::blocks::pooling::Mode;
 use serde_json::Value;
 
 use super::Model;
 use crate::Error;
+use crate::sentence::{ModuleKind, SentenceClass, SentenceModel};
 
 /// The version of the block types' layouts.
 const QUANTIZATION_VERSION: u32 = 2;
@@ -172,22 +175,113 @@ const RANK: u32 = 4;
 
 /// llama.cpp's number for how sentence-transformers pools, or for a classifier.
 fn pooling(model: &Model) -> Option<u32> {
-    let class = model.known.as_ref().map(|known| known.class);
-    if class == Some("BertForSequenceClassification") {
+    if is_classifier(model) {
         return Some(RANK);
     }
-    let directory = model.directory.as_ref()?;
-    let settings = directory.json("1_Pooling/config.json").ok()??;
-    let is = |key: &str| settings.get(key).and_then(Value::as_bool) == Some(true);
-    if is("pooling_mode_mean_tokens") {
-        Some(1)
-    } else if is("pooling_mode_cls_token") {
-        Some(2)
-    } else if is("pooling_mode_lasttoken") {
-        Some(3)
-    } else {
-        None
+    let sentence = sentence(model).ok()??;
+    let mut modules = sentence.modules.iter();
+    modules.find_map(|module| match &module.kind {
+        ModuleKind::Pooling(pooling) => pooling_type(pooling),
+        _ => None,
+    })
+}
+
+fn is_classifier(model: &Model) -> bool {
+    let class = model.known.as_ref().map(|known| known.class);
+    class == Some("BertForSequenceClassification")
+}
+
+fn sentence(model: &Model) -> Result<Option<SentenceModel>, Error> {
+    match &model.directory {
+        Some(directory) => SentenceModel::read(directory, SentenceClass::SentenceTransformer),
+        None => Ok(None),
     }
+}
+
+fn pooling_type(pooling: &Pooling) -> Option<u32> {
+    match pooling.modes() {
+        [Mode::Mean] => Some(1),
+        [Mode::Cls] => Some(2),
+        [Mode::LastToken] => Some(3),
+        _ => None,
+    }
+}
+
+/// What sentence-transformers does with the network's output and GGUF has no keys for.
+pub(super) fn left_behind(model: &Model) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let mut say = |what: String| remarks.push(format!("GGUF does not hold {what}"));
+    if is_classifier(model) {
+        let config = model.config.as_ref().unwrap_or(&Value::Null);
+        let section = config.pointer("/sentence_transformers/activation_fn");
+        let activation = section.or(config.get("sbert_ce_default_activation_function"));
+        if let Some(class) = activation.and_then(Value::as_str) {
+            say(format!("the activation of this cross-encoder, {class}"));
+        }
+        return remarks;
+    }
+    let sentence = match sentence(model) {
+        Ok(None) => return remarks,
+        Ok(Some(sentence)) => sentence,
+        Err(error) => {
+            say(format!(
+                "what modules.json says, and neither is it understood: {error}"
+            ));
+            return remarks;
+        }
+    };
+    for module in &sentence.modules {
+        let folder = &module.folder;
+        match &module.kind {
+            ModuleKind::Pooling(pooling) => {
+                if pooling_type(pooling).is_none() {
+                    let modes = pooling.modes();
+                    say(format!(
+                        "the pooling of {folder}, {modes:?}; vectors made of the file are others"
+                    ));
+                }
+                if !pooling.include_prompt {
+                    say(format!("that {folder} leaves the tokens of a prompt out"));
+                }
+            }
+            ModuleKind::Dense(_) => {
+                say(format!(
+                    "the Dense layer of {folder}; vectors made of the file are without it"
+                ));
+            }
+            ModuleKind::LayerNorm(_) => {
+                say(format!(
+                    "the layer norm of {folder}; vectors made of the file are without it"
+                ));
+            }
+            ModuleKind::Normalize => {
+                say("that vectors are scaled to length 1; `--normalize` says it".to_owned());
+            }
+        }
+    }
+    let mut prompts = sentence.prompts.iter().filter(|(_, text)| !text.is_empty());
+    let names: Vec<&str> = prompts.by_ref().map(|(name, _)| &name[..]).collect();
+    if !names.is_empty() {
+        say(format!(
+            "the prompts {}; `--prompt` gives a text",
+            names.join(", ")
+        ));
+    }
+    if let Some(name) = &sentence.default_prompt {
+        say(format!("that \"{name}\" is the prompt by default"));
+    }
+    if let Some(kept) = sentence.truncate_dim {
+        say(format!(
+            "that {kept} values of a vector are kept; `--truncate-dim` says it"
+        ));
+    }
+    if let Some(length) = sentence.settings.max_length {
+        say(format!("that texts are cut to {length} tokens"));
+    }
+    if sentence.settings.lower_case {
+        say("that sentence_bert_config.json lowercases texts".to_owned());
+    }
+    remarks
 }
 
 /// The vocabulary of byte-level BPE or of unigrams, with its merges or scores.

@@ -188,6 +188,9 @@ pub fn convert(
         });
     }
 
+    if has_llama_names && model.family.is_none() {
+        remarks.extend(llama_cpp::left_behind(&model));
+    }
     let metadata = match target.format {
         WriteFormat::Gguf => Some(llama_cpp::metadata(&model, has_llama_names, &typed)?),
         _ => None,

@@ -9,8 +9,11 @@ use std::time::Duration;
 use burn::tensor::TensorData;
 use salamander_models::processing::text::{Encoding, TextTokenizer, Truncation};
 use salamander_models::{Inputs, Model, Outputs, PretrainedConfig, Task, open};
+use serde_json::Value;
 
 use super::warm_up::warm_up;
+use crate::model_dir::replace;
+use crate::sentence::TransformerSettings;
 use crate::{Device, Error, ModelDir};
 
 /// A text, or a pair of texts that belong together.
@@ -101,25 +104,47 @@ impl TextModel {
         device: &Device,
     ) -> Result<(Self, PretrainedConfig), Error> {
         let directory = ModelDir::find(model)?;
+        let settings = TransformerSettings::default();
+        let (model, _, common) = Self::open_with(&directory, &settings, task, device)?;
+        Ok((model, common))
+    }
+
+    /// The same with the settings of sentence-transformers, and with the whole configuration.
+    pub(super) fn open_with(
+        directory: &ModelDir,
+        settings: &TransformerSettings,
+        task: Task,
+        device: &Device,
+    ) -> Result<(Self, Value, PretrainedConfig), Error> {
         let checkpoint = device.weights(directory.checkpoint()?);
-        let config = directory.config_for(&checkpoint)?;
+        let mut config = directory.config_for(&checkpoint)?;
+        replace(&mut config, &settings.config);
         let common = directory.common_config(&config)?;
         // Each takes about as long as the other.
+        let open_tokenizer = || -> Result<TextTokenizer, Error> {
+            let tokenizer = directory.tokenizer_with(&settings.tokenizer)?;
+            Ok(match settings.lower_case {
+                true => tokenizer.lowercased()?,
+                false => tokenizer,
+            })
+        };
         let mut tokenizer = None;
         let model = rayon::in_place_scope(|scope| {
-            scope.spawn(|_| tokenizer = Some(directory.tokenizer()));
+            scope.spawn(|_| tokenizer = Some(open_tokenizer()));
             device.load(directory.path(), || {
                 open(&config, task, &checkpoint, device.burn())
             })
         });
-        let tokenizer = tokenizer.unwrap_or_else(|| directory.tokenizer())?;
+        // A model that cannot run at all says so before its tokenizer's files are blamed.
+        let model = model?;
+        let tokenizer = tokenizer.unwrap_or_else(open_tokenizer)?;
         let text_model = Self {
-            model: model?.into(),
+            model: model.into(),
             tokenizer: Arc::new(tokenizer),
             device: device.clone(),
             batch_tokens: BATCH_TOKENS,
         };
-        Ok((text_model, common))
+        Ok((text_model, config, common))
     }
 
     /// The most tokens that the network takes.

@@ -1,6 +1,7 @@
 //! From logits to scores, in the reference's precision.
 
-use salamander_models::PretrainedConfig;
+use salamander_models::blocks::Activation;
+use salamander_models::{ConfigError, PretrainedConfig};
 use serde::Serialize;
 
 /// A class and how likely it is.
@@ -42,6 +43,40 @@ impl Classes {
             _ => ClassificationFunction::Softmax,
         };
         Self { labels, function }
+    }
+
+    /// Scores as the cross-encoder of that activation does, a class of PyTorch: by default the sigmoid of a single
+    /// logit, and the logits themselves of several. Gives an activation that is no function of this task, after which
+    /// nothing is left to do.
+    pub(super) fn activate(
+        &mut self,
+        class: Option<&str>,
+    ) -> Result<Option<Activation>, ConfigError> {
+        let usual = match self.labels.len() {
+            1 => ClassificationFunction::Sigmoid,
+            _ => ClassificationFunction::None,
+        };
+        self.function = usual;
+        let Some(class) = class else {
+            return Ok(None);
+        };
+        if !class.starts_with("torch.") {
+            tracing::warn!(
+                "the activation \"{class}\" is code of the model's own, which is not run; the usual one takes its place"
+            );
+            return Ok(None);
+        }
+        if ["torch.nn.Softmax", "torch.nn.modules.activation.Softmax"].contains(&class) {
+            self.function = ClassificationFunction::Softmax;
+            return Ok(None);
+        }
+        let activation = Activation::of_torch("activation_fn", class)?;
+        self.function = match activation {
+            Activation::Sigmoid => ClassificationFunction::Sigmoid,
+            _ => ClassificationFunction::None,
+        };
+        let applied = [Activation::Sigmoid, Activation::Linear].contains(&activation);
+        Ok((!applied).then_some(activation))
     }
 
     /// At most `top_k` classes of a row of logits, the likeliest first; by the model's own function, unless

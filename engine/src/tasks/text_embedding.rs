@@ -1,17 +1,18 @@
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use burn::tensor::Tensor;
 use salamander_importers::Checkpoint;
 use salamander_models::blocks::Pooling;
-use salamander_models::blocks::pooling::{Dense, normalize};
+use salamander_models::blocks::pooling::{Dense, VectorNorm, normalize};
 use salamander_models::processing::text::{Encoding, Truncation};
 use salamander_models::{ConfigError, Task};
 use serde_json::Value;
 
 use super::batch::{Ordered, TextInput, TextModel};
+use crate::sentence::{ModuleKind, SentenceClass, SentenceModel, TransformerSettings};
 use crate::{Device, Error, ModelDir};
 
 /// A text that is put before every text.
@@ -33,6 +34,9 @@ pub struct TextEmbeddingOptions {
     pub prompt: Prompt,
     /// Whether vectors are scaled to length 1 even if the model does not say so.
     pub normalize: bool,
+    /// How many values of a vector are kept, of a model trained for that; by default what the model says. They are
+    /// not scaled to length 1 after it unless `normalize` says so.
+    pub truncate_dim: Option<usize>,
 }
 
 /// Makes a vector of a text, so that texts of similar meaning have similar vectors.
@@ -44,6 +48,7 @@ pub struct TextEmbedding {
     model: TextModel,
     pooling: Pooling,
     after: Arc<Vec<After>>,
+    truncate_dim: Option<usize>,
     prompts: BTreeMap<String, String>,
     default_prompt: Option<String>,
     max_length: usize,
@@ -56,6 +61,7 @@ pub struct TextEmbedding {
 #[derive(Debug)]
 enum After {
     Dense(Box<Dense>),
+    LayerNorm(VectorNorm),
     Normalize,
 }
 
@@ -66,37 +72,66 @@ impl TextEmbedding {
     /// The model cannot be found, read or honoured, or has a module that is not supported.
     pub fn open(model: impl AsRef<Path>, device: &Device) -> Result<Self, Error> {
         let directory = ModelDir::find(model)?;
-        let modules = Modules::read(&directory, device)?;
-        let (mut model, _) = TextModel::open(&modules.transformer, Task::TextEmbedding, device)?;
-        let settings = ModelDir::find(&modules.transformer)?;
-        let settings = settings
-            .json("sentence_bert_config.json")?
-            .unwrap_or(Value::Null);
-        if settings.get("do_lower_case").and_then(Value::as_bool) == Some(true) {
-            let tokenizer = model.tokenizer.as_ref().clone().lowercased()?;
-            model.tokenizer = Arc::new(tokenizer);
+        let sentence = SentenceModel::read(&directory, SentenceClass::SentenceTransformer)?;
+        let (transformer, settings) = match &sentence {
+            Some(sentence) => (&sentence.transformer, sentence.settings.clone()),
+            None => (&directory, TransformerSettings::default()),
+        };
+        let task = Task::TextEmbedding;
+        let (model, config, _) = TextModel::open_with(transformer, &settings, task, device)?;
+        let mut pooling = Pooling::default();
+        let mut after = Vec::new();
+        let hidden = config.get("hidden_size").and_then(Value::as_u64);
+        let mut width = hidden.and_then(|hidden| usize::try_from(hidden).ok());
+        for module in sentence.iter().flat_map(|sentence| &sentence.modules) {
+            let folder = directory.folder().join(&module.folder);
+            let fit = |field: &str, takes: usize| match width {
+                Some(width) if width != takes => {
+                    let reason = format!("{takes} is not the {width} values that come to it");
+                    Err(Error::config(&folder)(ConfigError::new(field, reason)))
+                }
+                _ => Ok(()),
+            };
+            let weights =
+                || -> Result<Checkpoint, Error> { Ok(device.weights(Checkpoint::open(&folder)?)) };
+            match &module.kind {
+                ModuleKind::Pooling(chosen) => {
+                    width = width.map(|width| width.saturating_mul(chosen.modes().len()));
+                    pooling = chosen.clone();
+                }
+                ModuleKind::Dense(settings) => {
+                    let weights = weights()?;
+                    let dense =
+                        device.load(&folder, || Dense::load(settings, &weights, device.burn()))?;
+                    let (takes, gives) = dense.widths();
+                    fit("in_features", takes)?;
+                    width = Some(gives);
+                    after.push(After::Dense(Box::new(dense)));
+                }
+                ModuleKind::LayerNorm(settings) => {
+                    let weights = weights()?;
+                    let norm = device.load(&folder, || {
+                        VectorNorm::load(settings, &weights, device.burn())
+                    })?;
+                    fit("dimension", norm.width())?;
+                    after.push(After::LayerNorm(norm));
+                }
+                ModuleKind::Normalize => after.push(After::Normalize),
+            }
         }
-        let max_length = settings.get("max_seq_length").and_then(Value::as_u64);
-        let prompts = directory
-            .json("config_sentence_transformers.json")?
-            .unwrap_or(Value::Null);
-        let texts = prompts
-            .get("prompts")
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten();
-        let texts =
-            texts.filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_owned())));
-        let default = prompts.get("default_prompt_name").and_then(Value::as_str);
+        let max_length = settings
+            .max_length
+            .map_or(model.max_length(), |length| model.positions().min(length));
         let embedding = Self {
-            max_length: max_length.map_or(model.max_length(), |length| {
-                model.positions().min(length as usize)
-            }),
+            max_length,
             model,
-            pooling: modules.pooling,
-            after: Arc::new(modules.after),
-            prompts: texts.collect(),
-            default_prompt: default.map(str::to_owned),
+            pooling,
+            after: Arc::new(after),
+            truncate_dim: sentence.as_ref().and_then(|sentence| sentence.truncate_dim),
+            default_prompt: sentence
+                .as_ref()
+                .and_then(|sentence| sentence.default_prompt.clone()),
+            prompts: sentence.map_or(BTreeMap::new(), |sentence| sentence.prompts),
             options: TextEmbeddingOptions::default(),
             prompt: String::new(),
             prompt_tokens: 0,
@@ -107,14 +142,24 @@ impl TextEmbedding {
     /// The same model with other options.
     ///
     /// # Errors
-    /// The model has no prompt of that name.
+    /// The model has no prompt of that name, or vectors would have no values.
     pub fn with_options(mut self, options: TextEmbeddingOptions) -> Result<Self, Error> {
+        if options.truncate_dim == Some(0) {
+            return Err(Error::Option {
+                name: "truncate_dim",
+                reason: "0 values are no vector".to_owned(),
+            });
+        }
         let named = |name: &str| {
             self.prompts.get(name).cloned().ok_or_else(|| {
                 let known: Vec<&str> = self.prompts.keys().map(|name| &name[..]).collect();
+                let reason = match known[..] {
+                    [] => format!("the model has no prompts, and none of the name \"{name}\""),
+                    _ => format!("\"{name}\" is not one of the model's: {}", known.join(", ")),
+                };
                 Error::Option {
                     name: "prompt",
-                    reason: format!("\"{name}\" is not one of the model's: {}", known.join(", ")),
+                    reason,
                 }
             })
         };
@@ -183,8 +228,13 @@ impl TextEmbedding {
             for module in self.after.iter() {
                 vectors = match module {
                     After::Dense(dense) => dense.forward(vectors),
+                    After::LayerNorm(norm) => norm.forward(vectors),
                     After::Normalize => normalize(vectors),
                 };
+            }
+            if let Some(kept) = self.options.truncate_dim.or(self.truncate_dim) {
+                let [_, width] = vectors.dims();
+                vectors = vectors.narrow(1, 0, kept.min(width));
             }
             if self.options.normalize {
                 vectors = normalize(vectors);
@@ -208,81 +258,5 @@ impl TextEmbedding {
         let prompted = format!("{}{text}", self.prompt);
         self.model
             .encode(TextInput::from(&prompted), Truncation::to(self.max_length))
-    }
-}
-
-/// What `modules.json` strings together.
-struct Modules {
-    transformer: PathBuf,
-    pooling: Pooling,
-    after: Vec<After>,
-}
-
-impl Modules {
-    fn read(directory: &ModelDir, device: &Device) -> Result<Self, Error> {
-        let mut modules = Self {
-            transformer: directory.path().to_owned(),
-            pooling: Pooling::default(),
-            after: Vec::new(),
-        };
-        let Some(json) = directory.json("modules.json")? else {
-            return Ok(modules);
-        };
-        let refuse = |field: &str, reason: String| {
-            let path = directory.folder().join("modules.json");
-            Error::config(&path)(ConfigError::new(field, reason))
-        };
-        let listed = json.as_array().map_or(&[][..], |list| list);
-        let mut pooled = false;
-        for module in listed {
-            let text = |name: &str| module.get(name).and_then(Value::as_str).unwrap_or_default();
-            let relative = Path::new(text("path"));
-            if relative
-                .components()
-                .any(|part| !matches!(part, Component::Normal(_)))
-            {
-                let reason = format!(
-                    "\"{}\" leads out of the model's directory",
-                    relative.display()
-                );
-                return Err(refuse("path", reason));
-            }
-            let path = match text("path") {
-                // The directory itself, or the weights that were named.
-                "" => directory.path().to_owned(),
-                _ => directory.folder().join(relative),
-            };
-            let settings = || -> Result<Value, Error> {
-                let name = relative.join("config.json");
-                let name = name.to_string_lossy();
-                Ok(directory
-                    .json(&name)?
-                    .unwrap_or_else(|| Value::Object(Default::default())))
-            };
-            match text("type").rsplit('.').next().unwrap_or_default() {
-                "Transformer" => modules.transformer = path,
-                "Pooling" => {
-                    modules.pooling = Pooling::parse(&settings()?).map_err(Error::config(&path))?;
-                    pooled = true;
-                }
-                "Dense" if pooled => {
-                    let checkpoint = device.weights(Checkpoint::open(&path)?);
-                    let settings = settings()?;
-                    let dense = device
-                        .load(&path, || Dense::load(&settings, &checkpoint, device.burn()))?;
-                    modules.after.push(After::Dense(Box::new(dense)));
-                }
-                "Normalize" if pooled => modules.after.push(After::Normalize),
-                // Dropout acts only in training.
-                "Dropout" => {}
-                other => {
-                    let reason = format!(
-                        "\"{other}\" is not supported here; a Transformer, a Pooling, then Dense and Normalize are"
-                    );
-                    return Err(refuse("type", reason));
-                }
-            }
-        }
-        Ok(modules)
     }
 }

@@ -61,7 +61,10 @@ pub(crate) fn contained(
     if let Some(mode) = mode {
         files.push((
             "modules.json",
-            json!([{"path": "1_Pooling", "type": "Pooling"}]),
+            json!([
+                {"path": "", "type": "sentence_transformers.models.Transformer"},
+                {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+            ]),
         ));
         let mut pooling = json!({"word_embedding_dimension": size("bert.embedding_length")?});
         // Without it the mean would be taken too.

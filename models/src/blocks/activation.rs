@@ -60,6 +60,19 @@ const NAMES: &[(&str, Activation)] = &[
     ("tanh", Activation::Tanh),
 ];
 
+const TORCH_NAMES: &[(&str, Activation)] = &[
+    ("Identity", Activation::Linear),
+    ("GELU", Activation::Gelu),
+    ("Hardswish", Activation::HardSwish),
+    ("LeakyReLU", Activation::LeakyRelu),
+    ("Mish", Activation::Mish),
+    ("ReLU", Activation::Relu),
+    ("ReLU6", Activation::Relu6),
+    ("Sigmoid", Activation::Sigmoid),
+    ("SiLU", Activation::Silu),
+    ("Tanh", Activation::Tanh),
+];
+
 impl Activation {
     /// The activation that the configuration's `field` names.
     ///
@@ -71,6 +84,31 @@ impl Activation {
             let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
             let reason = format!(
                 "\"{name}\" is not supported; known are {}",
+                known.join(", ")
+            );
+            ConfigError::new(field, reason)
+        })
+    }
+
+    /// The activation of the class of PyTorch that the configuration's `field` names: `torch.nn.Tanh`,
+    /// `torch.nn.modules.activation.Tanh`, …, made without arguments.
+    ///
+    /// # Errors
+    /// It is not an elementwise activation of `torch.nn`, or not one that is known here.
+    pub fn of_torch(field: &str, class: &str) -> Result<Self, ConfigError> {
+        let modules = ["", "modules.", "modules.activation.", "modules.linear."];
+        let name = class.strip_prefix("torch.nn.").and_then(|path| {
+            let mut names = modules
+                .iter()
+                .filter_map(|module| path.strip_prefix(module));
+            names.find(|name| !name.contains('.'))
+        });
+        let mut known = TORCH_NAMES.iter();
+        let found = name.and_then(|name| known.find(|(known, _)| *known == name));
+        found.map(|(_, activation)| *activation).ok_or_else(|| {
+            let known: Vec<&str> = TORCH_NAMES.iter().map(|(name, _)| *name).collect();
+            let reason = format!(
+                "\"{class}\" is not supported; known are {} of torch.nn",
                 known.join(", ")
             );
             ConfigError::new(field, reason)

@@ -10,7 +10,7 @@ use salamander_importers::{Checkpoint, KeyMap};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Activation;
+use super::{Activation, LayerNorm};
 use crate::config::{null_is_default, parse};
 use crate::load::load;
 use crate::{ConfigError, LoadError};
@@ -59,13 +59,15 @@ impl Default for Pooling {
 
 /// `1_Pooling/config.json` of today (`pooling_mode`) and of before (a flag a mode).
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct PoolingConfig {
     pooling_mode: Option<OneOrMany>,
     #[serde(default, deserialize_with = "null_is_default")]
     pooling_mode_cls_token: bool,
     #[serde(default, deserialize_with = "null_is_default")]
     pooling_mode_max_tokens: bool,
-    pooling_mode_mean_tokens: Option<bool>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    pooling_mode_mean_tokens: bool,
     #[serde(default, deserialize_with = "null_is_default")]
     pooling_mode_mean_sqrt_len_tokens: bool,
     #[serde(default, deserialize_with = "null_is_default")]
@@ -73,6 +75,11 @@ struct PoolingConfig {
     #[serde(default, deserialize_with = "null_is_default")]
     pooling_mode_lasttoken: bool,
     include_prompt: Option<bool>,
+    /// The width of a token's vector, which the network says itself.
+    #[serde(default, rename = "embedding_dimension")]
+    _width: Option<usize>,
+    #[serde(default, rename = "word_embedding_dimension")]
+    _width_before: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -86,7 +93,7 @@ impl Pooling {
     /// Reads a parsed `1_Pooling/config.json`.
     ///
     /// # Errors
-    /// A field has the wrong type, or a mode is unknown.
+    /// A field is unknown or has the wrong type, or a mode is unknown.
     pub fn parse(json: &Value) -> Result<Self, ConfigError> {
         let config: PoolingConfig = parse(json)?;
         let modes = match config.pooling_mode {
@@ -96,17 +103,14 @@ impl Pooling {
                 let flags = [
                     (config.pooling_mode_cls_token, Mode::Cls),
                     (config.pooling_mode_max_tokens, Mode::Max),
-                    (config.pooling_mode_mean_tokens.unwrap_or(false), Mode::Mean),
+                    (config.pooling_mode_mean_tokens, Mode::Mean),
                     (config.pooling_mode_mean_sqrt_len_tokens, Mode::MeanSqrtLen),
                     (config.pooling_mode_weightedmean_tokens, Mode::WeightedMean),
                     (config.pooling_mode_lasttoken, Mode::LastToken),
                 ];
-                let chosen: Vec<Mode> = flags
-                    .iter()
-                    .filter(|(on, _)| *on)
-                    .map(|(_, mode)| *mode)
-                    .collect();
-                if chosen.is_empty() && config.pooling_mode_mean_tokens.is_none() {
+                let chosen = flags.iter().filter(|(on, _)| *on).map(|(_, mode)| *mode);
+                let chosen: Vec<Mode> = chosen.collect();
+                if chosen.is_empty() {
                     vec![Mode::Mean]
                 } else {
                     chosen
@@ -120,6 +124,11 @@ impl Pooling {
             modes,
             include_prompt: config.include_prompt.unwrap_or(true),
         })
+    }
+
+    /// The modes, in the order in which their vectors are concatenated.
+    pub fn modes(&self) -> &[Mode] {
+        &self.modes
     }
 
     /// Pools the tokens of each text.
@@ -203,6 +212,8 @@ pub struct Dense {
     #[module(skip)]
     activation: Activation,
     use_residual: bool,
+    #[module(skip)]
+    widths: (usize, usize),
 }
 
 #[derive(Deserialize)]
@@ -211,15 +222,33 @@ struct DenseConfig {
     out_features: usize,
     #[serde(default = "yes")]
     bias: bool,
-    activation_function: Option<String>,
+    #[serde(default = "tanh")]
+    activation_function: String,
     #[serde(default)]
     use_residual: bool,
-    module_input_name: Option<String>,
-    module_output_name: Option<String>,
 }
 
 fn yes() -> bool {
     true
+}
+
+fn tanh() -> String {
+    "torch.nn.Tanh".to_owned()
+}
+
+/// Refuses a module that reads or writes anything but the pooled vector.
+///
+/// # Errors
+/// `module_input_name` or `module_output_name` is another.
+pub fn check_names(json: &Value) -> Result<(), ConfigError> {
+    for field in ["module_input_name", "module_output_name"] {
+        let name = json.get(field).unwrap_or(&Value::Null);
+        if !name.is_null() && name != "sentence_embedding" {
+            let reason = format!("{name} is not supported; only \"sentence_embedding\" is");
+            return Err(ConfigError::new(field, reason));
+        }
+    }
+    Ok(())
 }
 
 impl Dense {
@@ -229,31 +258,8 @@ impl Dense {
     /// The configuration cannot be honoured, or the checkpoint does not hold its weights.
     pub fn load(json: &Value, checkpoint: &Checkpoint, device: &Device) -> Result<Self, LoadError> {
         let config: DenseConfig = parse(json)?;
-        for (field, name) in [
-            ("module_input_name", &config.module_input_name),
-            ("module_output_name", &config.module_output_name),
-        ] {
-            if let Some(name) = name
-                && name != "sentence_embedding"
-            {
-                let reason = format!("\"{name}\" is not supported; only \"sentence_embedding\" is");
-                return Err(ConfigError::new(field, reason).into());
-            }
-        }
-        let activation = match config.activation_function.as_deref() {
-            Some("torch.nn.modules.linear.Identity") => Activation::Linear,
-            None | Some("torch.nn.modules.activation.Tanh") => Activation::Tanh,
-            Some("torch.nn.modules.activation.GELU") => Activation::Gelu,
-            Some("torch.nn.modules.activation.ReLU") => Activation::Relu,
-            Some("torch.nn.modules.activation.Sigmoid") => Activation::Sigmoid,
-            Some("torch.nn.modules.activation.SiLU") => Activation::Silu,
-            Some(other) => {
-                let reason = format!(
-                    "\"{other}\" is not supported; known are Identity, Tanh, GELU, ReLU, Sigmoid and SiLU of torch.nn"
-                );
-                return Err(ConfigError::new("activation_function", reason).into());
-            }
-        };
+        check_names(json)?;
+        let activation = Activation::of_torch("activation_function", &config.activation_function)?;
         let (input, output) = (config.in_features, config.out_features);
         let projected = config.use_residual && input != output;
         let module = Self {
@@ -267,9 +273,15 @@ impl Dense {
             }),
             activation,
             use_residual: config.use_residual,
+            widths: (input, output),
         };
         let map = KeyMap::new(&[], &[""]);
         Ok(load(module, "Dense", &map, checkpoint)?)
+    }
+
+    /// The widths of its input and of its output.
+    pub fn widths(&self) -> (usize, usize) {
+        self.widths
     }
 
     /// # Shapes
@@ -281,6 +293,47 @@ impl Dense {
             (None, true) => output + input,
             (None, false) => output,
         }
+    }
+}
+
+/// A layer norm after the pooling.
+#[derive(Module, Debug)]
+pub struct VectorNorm {
+    norm: LayerNorm,
+    #[module(skip)]
+    width: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VectorNormConfig {
+    dimension: usize,
+}
+
+impl VectorNorm {
+    /// Builds and fills it from a parsed `2_LayerNorm/config.json` and the weights beside it.
+    ///
+    /// # Errors
+    /// The configuration cannot be honoured, or the checkpoint does not hold its weights.
+    pub fn load(json: &Value, checkpoint: &Checkpoint, device: &Device) -> Result<Self, LoadError> {
+        let config: VectorNormConfig = parse(json)?;
+        let module = Self {
+            norm: LayerNorm::new(config.dimension, 1e-5, device),
+            width: config.dimension,
+        };
+        let map = KeyMap::new(&[], &[""]);
+        Ok(load(module, "LayerNorm", &map, checkpoint)?)
+    }
+
+    /// The width of its input.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// # Shapes
+    /// `[b, width]` → the same
+    pub fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
+        self.norm.forward(rows)
     }
 }
 

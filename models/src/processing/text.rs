@@ -7,7 +7,7 @@ use tokenizers::normalizers::{Lowercase, Sequence};
 use tokenizers::utils::truncation::{TruncationDirection, TruncationParams, truncate_encodings};
 use tokenizers::{
     Decoder, InputSequence, ModelWrapper, NormalizerWrapper, PostProcessor, PostProcessorWrapper,
-    Tokenizer,
+    PreTokenizerWrapper, Tokenizer,
 };
 
 use super::tokenizer_build::{CONFIG, JSON, assemble};
@@ -98,6 +98,8 @@ pub struct TextTokenizer {
     continuing_prefix: bool,
     /// Whether the texts of a pair are told apart by their segments.
     segments: bool,
+    /// Whether the tokens of a text up to a space are the same whatever comes behind it, and its beginning is kept.
+    is_local: bool,
     special: Special,
 }
 
@@ -170,14 +172,15 @@ impl TextTokenizer {
         };
         let processor = tokenizer.get_post_processor().cloned();
         tokenizer.with_post_processor(None::<PostProcessorWrapper>);
+        let direction = side("truncation_side")?.or(truncation);
+        let direction = direction.unwrap_or(TruncationDirection::Right);
         Ok(Self {
             processor,
-            direction: side("truncation_side")?
-                .or(truncation)
-                .unwrap_or(TruncationDirection::Right),
+            direction,
             max_length: max_length(&settings),
             continuing_prefix,
             segments,
+            is_local: direction == TruncationDirection::Right && splits_at_spaces(&tokenizer),
             special,
             tokenizer,
         })
@@ -229,8 +232,7 @@ impl TextTokenizer {
         pair: Option<&str>,
         truncation: Option<Truncation>,
     ) -> Result<Vec<Encoding>, TextError> {
-        let first = self.unframed(text)?;
-        let mut second = pair.map(|pair| self.unframed(pair)).transpose()?;
+        let (first, mut second) = self.beginnings(text, pair, truncation)?;
         if let Some(second) = &mut second {
             // Windows after the first keep what they have now.
             second.set_type_ids(vec![1; second.len()]);
@@ -251,6 +253,65 @@ impl TextTokenizer {
         self.frame(words, None, truncation)
     }
 
+    /// A text or a pair without special tokens, of long texts only as much as truncation can leave.
+    fn beginnings(
+        &self,
+        text: &str,
+        pair: Option<&str>,
+        truncation: Option<Truncation>,
+    ) -> Result<(Encoding, Option<Encoding>), TextError> {
+        let longest_first = TruncationStrategy::LongestFirst;
+        let most = truncation
+            .filter(|truncation| {
+                let one = truncation.windows.is_none() && self.is_local;
+                one && (pair.is_none() || truncation.strategy == longest_first)
+            })
+            .map(|truncation| truncation.max_length);
+        let beginning = |text: &str| -> Result<(Encoding, bool), TextError> {
+            match most.and_then(|most| self.beginning(text, most).transpose()) {
+                Some(encoding) => Ok((encoding?, false)),
+                None => Ok((self.unframed(text)?, true)),
+            }
+        };
+        let (mut first, first_whole) = beginning(text)?;
+        let Some(pair) = pair else {
+            return Ok((first, None));
+        };
+        let (mut second, second_whole) = beginning(pair)?;
+        // Which of two is the longer decides what is left of both, unless one of them is within the limit.
+        let within = |encoding: &Encoding, whole: bool| {
+            whole && most.is_some_and(|most| encoding.len() < most)
+        };
+        if !within(&first, first_whole) && !within(&second, second_whole) {
+            if !first_whole {
+                first = self.unframed(text)?;
+            }
+            if !second_whole {
+                second = self.unframed(pair)?;
+            }
+        }
+        Ok((first, Some(second)))
+    }
+
+    /// The first tokens of a text, at least `most`; `None` where it is not long enough to be worth it.
+    fn beginning(&self, text: &str, most: usize) -> Result<Option<Encoding>, TextError> {
+        // Words are seldom longer, and a second look costs little.
+        let mut size = most.saturating_mul(16).max(1 << 10);
+        while size < text.len() {
+            let from = text.ceil_char_boundary(size);
+            // Only between words is it the same as the beginning of the tokens of all.
+            let Some(space) = text[from..].find(char::is_whitespace) else {
+                return Ok(None);
+            };
+            let encoding = self.unframed(&text[..from + space])?;
+            if encoding.len() >= most {
+                return Ok(Some(encoding));
+            }
+            size = (from + space).saturating_mul(4);
+        }
+        Ok(None)
+    }
+
     /// Without special tokens.
     fn unframed<'a>(&self, input: impl Into<InputSequence<'a>>) -> Result<Encoding, TextError> {
         self.tokenizer
@@ -267,16 +328,21 @@ impl TextTokenizer {
     ) -> Result<Vec<Encoding>, TextError> {
         if let Some(truncation) = truncation {
             (first, second) = self.truncate(first, second, truncation)?;
+            if truncation.windows.is_none() {
+                // What is cut off a long text is far larger than what is left, and of a pair the special tokens would
+                // be put around each part of the one with each of the other.
+                first.take_overflowing();
+                second
+                    .iter_mut()
+                    .for_each(|second| drop(second.take_overflowing()));
+            }
         }
         let framed = match &self.processor {
             Some(processor) => processor.process(first, second, true),
             None => self.tokenizer.post_process(first, second, true),
         };
         let mut encoding = framed.map_err(|error| TextError::Encode(error.to_string()))?;
-        let windows = match truncation.and_then(|truncation| truncation.windows) {
-            Some(_) => encoding.take_overflowing(),
-            None => Vec::new(),
-        };
+        let windows = encoding.take_overflowing();
         let mut windows: Vec<Encoding> = std::iter::once(encoding).chain(windows).collect();
         if !self.segments {
             for window in &mut windows {
@@ -359,6 +425,27 @@ impl TextTokenizer {
             None => Ok(tokens.join(" ")),
         }
     }
+}
+
+/// Whether a tokenizer is BERT's, which looks at one word at a time.
+fn splits_at_spaces(tokenizer: &Tokenizer) -> bool {
+    fn is_of_characters(normalizer: &NormalizerWrapper) -> bool {
+        match normalizer {
+            NormalizerWrapper::BertNormalizer(_) | NormalizerWrapper::Lowercase(_) => true,
+            NormalizerWrapper::Sequence(steps) => steps.as_ref().iter().all(is_of_characters),
+            _ => false,
+        }
+    }
+    let splits = matches!(
+        tokenizer.get_pre_tokenizer(),
+        Some(PreTokenizerWrapper::BertPreTokenizer(_))
+    );
+    let added = tokenizer.get_added_tokens_decoder();
+    splits
+        && tokenizer.get_normalizer().is_none_or(is_of_characters)
+        && !added
+            .values()
+            .any(|token| token.content.contains(char::is_whitespace))
 }
 
 /// `model_max_length`, or `max_len` as it was called before, unless it is the reference's way to say that
