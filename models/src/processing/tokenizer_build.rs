@@ -145,9 +145,12 @@ fn from_json(
     let build = match build.kind() == kind || build == Build::File {
         true => build,
         false => {
-            tracing::warn!(
-                "{JSON} holds another kind of vocabulary than the class of the tokenizer has; it is read as it is"
-            );
+            // No class makes a list of words, so whoever wrote one meant the file.
+            if build != Build::File && kind.is_some() {
+                tracing::warn!(
+                    "{JSON} holds another kind of vocabulary than the class of the tokenizer has; it is read as it is"
+                );
+            }
             Build::File
         }
     };
