@@ -171,7 +171,7 @@ fn processors_are_refused_by_field_and_value() {
         (json!({"size": "large"}), "`size`: \"large\""),
         (json!({"resample": 17}), "`resample`: 17"),
         (json!({"resample": 5}), "`resample`: box and hamming"),
-        (json!({"image_mean": [0.5]}), "`image_mean`: [0.5]"),
+        (json!({"image_mean": [0.5, 0.5]}), "`image_mean`: [0.5,0.5]"),
         (
             json!({"image_std": [0.5, 0.0, 0.5]}),
             "`image_std`: holds 0",

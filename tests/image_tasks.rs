@@ -13,7 +13,7 @@ use salamander::tasks::{
     ClassificationFunction, ImageClassification, ImageClassificationOptions, ImageEmbedding,
     ImageEmbeddingOptions,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 fn fixture(name: &str) -> PathBuf {
@@ -122,4 +122,74 @@ fn a_classifier_gives_vectors_too() {
     let task = ImageEmbedding::open(directory.path(), &device()).unwrap();
     let vector = task.run(&fixture("images/files/rgb.png")).unwrap();
     assert_eq!(vector.len(), 12);
+}
+
+/// Answers of a directory with other settings of pictures.
+fn answers(changes: impl Fn(&Path)) -> Vec<(String, f32)> {
+    let processor = &cases("image-classification")[0]["processor"];
+    let directory = model("vit/image-classification", processor);
+    changes(directory.path());
+    let task = ImageClassification::open(directory.path(), &device()).unwrap();
+    let labels = task.run(&fixture("images/files/rgb.png")).unwrap();
+    labels
+        .into_iter()
+        .map(|label| (label.name, label.score))
+        .collect()
+}
+
+#[test]
+fn a_processor_may_be_told_by_the_model_or_lie_elsewhere() {
+    let expected = answers(|_| {});
+    let put = |directory: &Path, name: &str, json: Value| {
+        fs::write(directory.join(name), json.to_string()).unwrap();
+    };
+    let own = "preprocessor_config.json";
+    let nested = "processor_config.json";
+    let size = json!({"height": 24, "width": 24});
+    for json in [
+        json!({"size": 24}),
+        json!({"size": size, "image_processor_type": null}),
+        json!({"size": [24, 24], "feature_extractor_type": "ViTFeatureExtractor"}),
+        json!({"size": size, "image_processor_type": "ViTImageProcessorFast", "image_mean": [0.5], "image_std": 0.5}),
+        json!({"size": size, "do_rescale": null, "resample": null, "do_convert_rgb": true}),
+    ] {
+        assert_eq!(
+            answers(|directory| put(directory, own, json.clone())),
+            expected,
+            "{json}"
+        );
+    }
+    // What is nested goes before the file that was there before it.
+    let found = answers(|directory| {
+        put(directory, own, json!({"size": 7}));
+        put(
+            directory,
+            nested,
+            json!({"image_processor": {"size": size}, "processor_class": "ViTProcessor"}),
+        );
+    });
+    assert_eq!(found, expected);
+    let found = answers(|directory| {
+        put(
+            directory,
+            nested,
+            json!({"processor_class": "ViTProcessor"}),
+        );
+    });
+    assert_eq!(found, expected);
+    let processor = &cases("image-classification")[0]["processor"];
+    let directory = model("vit/image-classification", processor);
+    fs::remove_file(directory.path().join(own)).unwrap();
+    put(
+        directory.path(),
+        nested,
+        json!({"image_processor": {"size": "big"}}),
+    );
+    let error = ImageClassification::open(directory.path(), &device()).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("processor_config.json: `size`: \"big\""),
+        "{error}"
+    );
+    assert!(!error.contains("preprocessor"), "{error}");
 }

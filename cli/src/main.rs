@@ -57,7 +57,7 @@ enum Command {
 /// Where to run.
 #[derive(clap::Args)]
 struct DeviceArgument {
-    /// flex, wgpu, cuda:0, …, or auto; by default what SALAMANDER_DEVICE says, else the best there is
+    /// cpu, gpu, flex, wgpu, cuda:0, …, or auto; by default what SALAMANDER_DEVICE says, else the best there is
     #[arg(long)]
     device: Option<String>,
     /// What linear layers are computed in: f32, f16, bf16, int8 or int4, as far as the device has them

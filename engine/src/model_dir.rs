@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use salamander_importers::Checkpoint;
 use salamander_models::processing::text::{SENTENCEPIECE_FILES, TextTokenizer, TokenizerFiles};
-use salamander_models::{Files, PretrainedConfig, contained_files, detect};
+use salamander_models::{Files, PretrainedConfig, contained_files, detect, nearest};
 use serde_json::{Map, Value};
 
 use crate::Error;
@@ -61,9 +61,7 @@ impl ModelDir {
         }
         match model.to_str().filter(|text| is_hub_id(text)) {
             Some(id) => Self::fetch(id),
-            None => Err(not_found(
-                "no such directory; give a directory with a config.json, or a hub id `owner/name`",
-            )),
+            None => Err(not_found(&no_such_path(model))),
         }
     }
 
@@ -243,6 +241,20 @@ impl ModelDir {
         })
     }
 
+    /// How pictures are prepared, and which file says it: the `image_processor` of a `processor_config.json`, or a
+    /// `preprocessor_config.json`.
+    pub(crate) fn image_processor(&self) -> Result<Option<(&'static str, Value)>, Error> {
+        const NESTED: &str = "processor_config.json";
+        const OWN: &str = "preprocessor_config.json";
+        if let Some(mut processor) = self.json(NESTED)?
+            && let Some(own) = processor.get_mut("image_processor")
+            && !own.is_null()
+        {
+            return Ok(Some((NESTED, own.take())));
+        }
+        Ok(self.json(OWN)?.map(|processor| (OWN, processor)))
+    }
+
     /// A file of the directory, or `None` where there is none.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         if let Some(contained) = &self.contained {
@@ -276,7 +288,8 @@ pub(crate) fn replace(json: &mut Value, fields: &Map<String, Value>) {
     }
 }
 
-/// `owner/name`, perhaps with `@revision`.
+/// `owner/name`, perhaps with `@revision`, that is not rather a path: it has no weight file's ending, and no folder
+/// of the owner's name is here.
 fn is_hub_id(text: &str) -> bool {
     let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
     let word = |word: &str| {
@@ -286,15 +299,122 @@ fn is_hub_id(text: &str) -> bool {
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
+    let Some((owner, name)) = id.split_once('/') else {
+        return false;
+    };
     !revision.is_empty()
-        && id
-            .split_once('/')
-            .is_some_and(|(owner, name)| word(owner) && word(name))
+        && word(owner)
+        && word(name)
+        && !Path::new(owner).is_dir()
+        && !names_a_file(name)
+}
+
+/// Whether a name ends as those of files with weights do, which no model on the hub is called.
+fn names_a_file(name: &str) -> bool {
+    const ENDINGS: [&str; 16] = [
+        "bin",
+        "ckpt",
+        "gguf",
+        "h5",
+        "json",
+        "keras",
+        "msgpack",
+        "npy",
+        "npz",
+        "onnx",
+        "pb",
+        "pkl",
+        "pt",
+        "pth",
+        "safetensors",
+        "tflite",
+    ];
+    let ending = Path::new(name)
+        .extension()
+        .and_then(|ending| ending.to_str());
+    ending.is_some_and(|ending| ENDINGS.contains(&&ending.to_ascii_lowercase()[..]))
+}
+
+/// Says that a path leads nowhere, from where on, and what it may have been meant to be.
+fn no_such_path(path: &Path) -> String {
+    const ASK: &str =
+        "give a directory with a config.json, a weight file, or a hub id `owner/name`";
+    if path.starts_with("~") {
+        return format!(
+            "no such file or directory: `~` is not expanded here; write the home directory out, or leave the path \
+             unquoted; {ASK}"
+        );
+    }
+    let mut there = PathBuf::new();
+    for part in path.components() {
+        let next = there.join(part);
+        if next.exists() {
+            there = next;
+            continue;
+        }
+        let folder = match there.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => &there,
+        };
+        if !folder.is_dir() {
+            return format!(
+                "no such file or directory: {} is a file; {ASK}",
+                folder.display()
+            );
+        }
+        let wanted = part.as_os_str().to_string_lossy().into_owned();
+        let place = if next == path {
+            String::new()
+        } else {
+            format!(" ({} is not there)", next.display())
+        };
+        return match nearest_name(folder, &wanted) {
+            Some(name) => {
+                let found = there.join(name);
+                format!(
+                    "no such file or directory{place}; the nearest is {}; {ASK}",
+                    found.display()
+                )
+            }
+            None => format!("no such file or directory{place}; {ASK}"),
+        };
+    }
+    format!("no such file or directory; {ASK}")
+}
+
+/// The name in a folder that is most like the one that was asked for, if any is.
+fn nearest_name(folder: &Path, wanted: &str) -> Option<String> {
+    /// Folders of more are not searched to their end.
+    const MOST: usize = 10_000;
+    let names = fs::read_dir(folder).ok()?.take(MOST);
+    let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    nearest(names, wanted)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_hub_id;
+    use std::path::Path;
+
+    use super::{is_hub_id, no_such_path};
+
+    #[test]
+    fn a_path_that_leads_nowhere_names_the_nearest() {
+        for (path, says) in [
+            ("src/tusks", "the nearest is src/tasks;"),
+            (
+                "./src/tasks/batch.ra",
+                "the nearest is ./src/tasks/batch.rs;",
+            ),
+            ("srcs/tasks", "(srcs is not there); the nearest is src;"),
+            ("src/zzzzqqq", "no such file or directory; give"),
+            ("src/lib.rs/model", "src/lib.rs is a file"),
+            ("~/model", "`~` is not expanded"),
+        ] {
+            let reason = no_such_path(Path::new(path));
+            assert!(reason.starts_with("no such file or directory"), "{reason}");
+            assert!(reason.contains(says), "{path}: {reason}");
+        }
+    }
 
     #[test]
     fn paths_are_no_hub_ids() {
@@ -309,6 +429,11 @@ mod tests {
             "a/b/c",
             "a/",
             "a/b@",
+            // The first part is a folder where the tests run, or the last a file.
+            "src/tusks",
+            "owner/model.safetensors",
+            "owner/pytorch_model.BIN",
+            "~/models",
         ] {
             assert!(!is_hub_id(path), "{path}");
         }

@@ -12,8 +12,8 @@ use crate::{Error, ModelDir};
 pub(crate) struct Source {
     pub(crate) directory: ModelDir,
     pub(crate) config: Value,
-    /// How pictures are prepared, where a file or a preset says it.
-    pub(crate) processor: Option<Value>,
+    /// How pictures are prepared, and which file says it, where one or a preset does.
+    pub(crate) processor: Option<(&'static str, Value)>,
     pub(crate) checkpoint: Checkpoint,
 }
 
@@ -68,7 +68,8 @@ impl Source {
             ) => (config, Some(processor)),
             (config, None) => (config.unwrap_or(Value::Null), None),
         };
-        let own = directory.json("preprocessor_config.json")?;
+        let processor = processor.map(|processor| ("config.json", processor));
+        let own = directory.image_processor()?;
         Ok(Self {
             processor: own.or(processor),
             directory,

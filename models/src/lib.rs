@@ -18,6 +18,7 @@ mod preset;
 pub mod processing;
 pub mod resnet;
 mod tensors;
+mod timm;
 pub mod vit;
 pub mod whisper;
 
@@ -30,9 +31,10 @@ pub use detect::{Detected, Field, Finding, detect};
 pub use error::{ConfigError, InputError, LoadError};
 pub use family::Family;
 pub use naming::{Naming, completed_for_hugging_face, in_hugging_face, naming};
-pub use preset::{Preset, find_preset, timm_preset};
+pub use preset::{Preset, find_preset, nearest};
 pub use salamander_kernels::awake;
 pub use tensors::{Inputs, Outputs, Value};
+pub use timm::timm_preset;
 
 /// Every architecture of the zoo.
 pub const ARCHITECTURES: &[Architecture] = &[

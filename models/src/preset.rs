@@ -1,7 +1,7 @@
 //! Models that other libraries know by a name and not by a configuration beside the weights.
 
 use salamander_importers::Checkpoint;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::architecture::within;
 use crate::{ARCHITECTURES, ConfigError};
@@ -50,91 +50,21 @@ pub fn find_preset(name: &str, checkpoint: &Checkpoint) -> Result<Preset, Config
         }
         known.push(preset.name);
     }
-    let like = |known: &String| strsim::jaro_winkler(known, name);
-    let nearest = known.iter().max_by(|a, b| like(a).total_cmp(&like(b)));
+    let nearest = nearest(known.into_iter(), name);
     let reason = format!(
         "\"{name}\" is not a preset; the nearest is {}",
-        nearest.map_or("none", |name| &name[..])
+        nearest.as_deref().unwrap_or("none")
     );
     Err(ConfigError::new("architecture", reason))
 }
 
-/// The preset that a `config.json` of timm's names by its `architecture`, with what that file says of the
-/// classes and the pictures; nothing where the file is not timm's.
-///
-/// # Errors
-/// The architecture is not a preset, or the file has `model_args` that change it.
-pub fn timm_preset(json: &Value, checkpoint: &Checkpoint) -> Option<Result<Preset, ConfigError>> {
-    let architecture = json.get("architecture")?.as_str()?;
-    if json.get("model_type").is_some_and(|model| !model.is_null()) {
-        return None;
-    }
-    Some(timm(architecture, json, checkpoint))
-}
-
-fn timm(architecture: &str, json: &Value, checkpoint: &Checkpoint) -> Result<Preset, ConfigError> {
-    let name = architecture.split('.').next().unwrap_or(architecture);
-    let mut preset = find_preset(&format!("timm/{name}"), checkpoint)?;
-    let empty = Map::new();
-    let arguments = json.get("model_args").and_then(Value::as_object);
-    for (argument, value) in arguments.unwrap_or(&empty) {
-        match &argument[..] {
-            "img_size" => preset.config["image_size"] = value.clone(),
-            "num_classes" => {}
-            other => {
-                let reason = format!("{value} is not supported; remove it if it is the default");
-                return Err(ConfigError::new(format!("model_args.{other}"), reason));
-            }
-        }
-    }
-    if let Some(names) = json.get("label_names").and_then(Value::as_array) {
-        let described = json.get("label_descriptions");
-        let labels = names.iter().enumerate().map(|(index, name)| {
-            // The names may be WordNet's ids, which the descriptions explain.
-            let id = name.as_str().unwrap_or_default();
-            let text = described.and_then(|all| all.get(id)).unwrap_or(name);
-            (index.to_string(), text.clone())
-        });
-        preset.config["id2label"] = Value::Object(labels.collect());
-    }
-    let pretrained = json.get("pretrained_cfg").unwrap_or(json);
-    let field = |name: &str| pretrained.get(name).filter(|value| !value.is_null());
-    let number = |name: &str| field(name).and_then(Value::as_f64);
-    let size = field("input_size").and_then(Value::as_array);
-    let side = size.and_then(|size| size.get(1)?.as_u64());
-    if let Some(side) = side {
-        let percent = number("crop_pct").unwrap_or(0.875);
-        let mean = field("mean").cloned();
-        let std = field("std").cloned();
-        let resample = field("interpolation").and_then(Value::as_str);
-        let resample = match resample.unwrap_or("bilinear") {
-            "bicubic" => 3,
-            "bilinear" | "random" => 2,
-            "nearest" => 0,
-            "lanczos" => 1,
-            "box" => 4,
-            "hamming" => 5,
-            other => {
-                let reason = format!("\"{other}\" is not a filter of Pillow's");
-                return Err(ConfigError::new("pretrained_cfg.interpolation", reason));
-            }
-        };
-        if let Some(mode) = field("crop_mode").and_then(Value::as_str)
-            && mode != "center"
-        {
-            let reason = format!("\"{mode}\" is not supported; center is");
-            return Err(ConfigError::new("pretrained_cfg.crop_mode", reason));
-        }
-        let processor = cropped(side, percent, resample, [0.0; 3], [0.0; 3]);
-        let (mean, std) = (
-            mean.unwrap_or_else(|| json!(IMAGENET_MEAN)),
-            std.unwrap_or_else(|| json!(IMAGENET_STD)),
-        );
-        preset.processor = processor;
-        preset.processor["image_mean"] = mean;
-        preset.processor["image_std"] = std;
-    }
-    Ok(preset)
+/// The name that is most like the one that was asked for, if any is like it.
+pub fn nearest(names: impl Iterator<Item = String>, wanted: &str) -> Option<String> {
+    /// Where names begin to look like another's misspelling.
+    const LIKE: f64 = 0.8;
+    let like = names.map(|name| (strsim::jaro_winkler(&name, wanted), name));
+    let best = like.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best.0 >= LIKE).then_some(best.1)
 }
 
 /// The configuration's `id2label` of these names.

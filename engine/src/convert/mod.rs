@@ -259,7 +259,7 @@ impl Model {
         Ok(Self {
             // What lies beside a file that was named alone is not its model.
             directory: (!source.is_file()).then_some(opened.directory),
-            processor: opened.processor,
+            processor: opened.processor.map(|(_, processor)| processor),
             ..Self::of(opened.checkpoint, Some(opened.config))
         })
     }

@@ -46,6 +46,18 @@ pub enum DeviceError {
         /// The names there are.
         known: String,
     },
+    /// The name is a kind of device, and no backend that is linked has that kind.
+    #[error("`{name}` is {kind}, of which this program has none; it has {linked}: {remedy}")]
+    NoneOfKind {
+        /// What was asked for.
+        name: String,
+        /// What that is.
+        kind: &'static str,
+        /// The backends that are linked.
+        linked: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// The backend is not part of this program.
     #[error(
         "device `{name}` is not linked into this program, which has {linked}; build with `--features {name}`"
@@ -499,11 +511,90 @@ fn compute_name(dtype: &Dtype) -> String {
     )
 }
 
+/// What people call a kind of device that backends of other names have, best first.
+fn common_name(name: &str) -> Option<(&'static str, &'static str, &'static [Backend])> {
+    const GPU: &str = "build with the feature of one of cuda, metal, rocm, vulkan, wgpu";
+    Some(match name {
+        // CubeCL's CPU backend has that very name, and keeps it where it is linked.
+        "cpu" => (
+            "the CPU",
+            "build with `--features flex`",
+            &[Backend::Cpu, Backend::Flex, Backend::NdArray],
+        ),
+        "gpu" => (
+            "a GPU",
+            GPU,
+            &[
+                Backend::Cuda,
+                Backend::Metal,
+                Backend::Rocm,
+                Backend::Vulkan,
+                Backend::Wgpu,
+            ],
+        ),
+        "mps" => (
+            "an Apple GPU",
+            "build with `--features metal`",
+            &[Backend::Metal, Backend::Wgpu],
+        ),
+        "webgpu" => (
+            "a GPU by WebGPU",
+            "build with `--features wgpu`",
+            &[Backend::Wgpu],
+        ),
+        "hip" => (
+            "an AMD GPU",
+            "build with `--features rocm`",
+            &[Backend::Rocm],
+        ),
+        _ => return None,
+    })
+}
+
+/// The first device that can be had and is not a driver on the CPU, or why there is none.
+fn first_of(
+    devices: impl Iterator<Item = Result<Device, DeviceError>>,
+) -> Result<Device, DeviceError> {
+    let mut reasons = Vec::new();
+    let mut last = None;
+    for device in devices {
+        match device {
+            Ok(device) if device.is_cpu() || !present::is_software(&device.burn) => {
+                return Ok(device);
+            }
+            Ok(device) => {
+                let reason = "it computes on the CPU".to_owned();
+                reasons.push(format!("{device}: {reason}"));
+                last = Some(DeviceError::Absent {
+                    name: device.to_string(),
+                    reason,
+                });
+            }
+            Err(error) => {
+                reasons.push(error.to_string());
+                last = Some(error);
+            }
+        }
+    }
+    Err(match last {
+        Some(DeviceError::Absent { name, .. }) if reasons.len() > 1 => DeviceError::Absent {
+            name,
+            reason: reasons.join("; "),
+        },
+        Some(error) => error,
+        None => DeviceError::NotLinked {
+            name: Backend::Flex.name(),
+            linked: linked_names(),
+        },
+    })
+}
+
 impl FromStr for Device {
     type Err = DeviceError;
 
     /// Opens the device that is written `BACKEND`, `BACKEND:INDEX` for one of several GPUs, or `auto`
-    /// for [`Device::best`]; `flex in bf16` as by [`with_dtype`](Self::with_dtype), and so on.
+    /// for [`Device::best`]. `cpu` is CubeCL's backend where that is linked, and else `flex`. `gpu` is the best GPU,
+    /// or an error where there is none; `mps`, `webgpu` and `hip` are Metal's, WebGPU's and ROCm's. `flex in bf16` as by [`with_dtype`](Self::with_dtype), and so on.
     fn from_str(text: &str) -> Result<Self, DeviceError> {
         if let Some((text, name)) = text.split_once(" in ") {
             let device: Self = text.parse()?;
@@ -524,6 +615,19 @@ impl FromStr for Device {
             Some((name, index)) => (name, Some(index.parse::<usize>().map_err(|_| unknown())?)),
             None => (text, None),
         };
+        if let Some((kind, remedy, backends)) = common_name(name) {
+            let linked = backends.iter().copied().filter(|backend| backend.linked());
+            let mut opened = linked.map(|backend| backend.open(index)).peekable();
+            if opened.peek().is_none() {
+                return Err(DeviceError::NoneOfKind {
+                    name: text.to_owned(),
+                    kind,
+                    linked: linked_names(),
+                    remedy,
+                });
+            }
+            return first_of(opened);
+        }
         let backend = BACKENDS.iter().find(|backend| backend.name() == name);
         backend.ok_or_else(unknown)?.open(index)
     }
@@ -547,12 +651,48 @@ mod tests {
 
     #[test]
     fn names_that_are_none_say_what_there_is() {
-        for name in ["", "gpu", "cuda:", "cuda:x", "flex:-1"] {
+        for name in ["", "tpu", "cuda:", "cuda:x", "flex:-1", "CPU "] {
             let error = name.parse::<Device>().unwrap_err();
             assert!(
                 matches!(error, DeviceError::Unknown { .. }),
                 "{name}: {error}"
             );
+        }
+    }
+
+    #[cfg(all(feature = "flex", not(feature = "cpu")))]
+    #[test]
+    fn the_cpu_goes_by_the_name_that_everyone_types() {
+        assert_eq!("cpu".parse::<Device>().unwrap().to_string(), "flex");
+        assert_eq!(
+            "cpu in bf16".parse::<Device>().unwrap().to_string(),
+            "flex in bf16"
+        );
+        let error = "cpu:1".parse::<Device>().unwrap_err();
+        assert!(matches!(error, DeviceError::Absent { .. }), "{error}");
+    }
+
+    #[test]
+    fn kinds_of_devices_are_devices_of_that_kind_or_errors() {
+        for (name, feature) in [
+            ("gpu", ""),
+            ("mps", "metal"),
+            ("webgpu", "wgpu"),
+            ("hip", "rocm"),
+        ] {
+            match name.parse::<Device>() {
+                Ok(device) => assert!(!device.is_cpu(), "{name}: {device}"),
+                Err(DeviceError::Absent { .. }) => {}
+                Err(error) => {
+                    assert!(
+                        matches!(error, DeviceError::NoneOfKind { .. }),
+                        "{name}: {error}"
+                    );
+                    let text = error.to_string();
+                    let linked = Device::linked().join(", ");
+                    assert!(text.contains(feature) && text.contains(&linked), "{text}");
+                }
+            }
         }
     }
 

@@ -89,13 +89,13 @@ impl ImageModel {
         let source = Source::open(model, preset, false, device.prefix())?;
         let directory = source.directory;
         let common = directory.common_config(&source.config)?;
-        let processor = source.processor.ok_or_else(|| Error::NotFound {
+        let (file, processor) = source.processor.ok_or_else(|| Error::NotFound {
             model: directory.path().display().to_string(),
             reason: "has no preprocessor_config.json, which says how pictures are prepared"
                 .to_owned(),
         })?;
-        let processor =
-            ImageProcessor::parse(&processor).map_err(Error::config(directory.path()))?;
+        let processor = ImageProcessor::of_model(&processor, file, &source.config)
+            .map_err(Error::config(directory.path()))?;
         let checkpoint = device.weights(source.checkpoint);
         let model = device.load(directory.path(), || {
             open(&source.config, task, &checkpoint, device.burn())
@@ -141,7 +141,8 @@ impl ImageModel {
                     .partition(|(_, pixels)| (pixels.height, pixels.width) == size);
                 let indices: Vec<usize> = batch.iter().map(|(index, _)| *index).collect();
                 let values: Vec<f32> = batch.into_iter().flat_map(|(_, p)| p.values).collect();
-                let data = TensorData::new(values, [indices.len(), 3, size.0, size.1]);
+                let shape = [indices.len(), self.processor.channels(), size.0, size.1];
+                let data = TensorData::new(values, shape);
                 let inputs = Inputs::new().with("pixel_values", data);
                 match self.device.forward(&*self.model, inputs) {
                     Ok(outputs) => take(&indices, outputs)?,

@@ -31,6 +31,12 @@ enum Size {
     Bounded { shortest: usize, longest: usize },
     /// As large as fits into this height and width.
     Within(usize, usize),
+    /// timm's `ResizeKeepRatio`: as small as covers this height and width, or as large as fits.
+    Kept {
+        height: usize,
+        width: usize,
+        fits: bool,
+    },
 }
 
 /// A prepared picture.
@@ -40,7 +46,7 @@ pub struct Pixels {
     pub height: usize,
     /// The width.
     pub width: usize,
-    /// `3 × height × width` values, the red ones first.
+    /// `channels × height × width` values, the red ones first; the only channel of one is grey.
     pub values: Vec<f32>,
 }
 
@@ -57,6 +63,10 @@ pub struct ImageProcessor {
     normalize: Option<([f64; 3], [f64; 3])>,
     /// The height and width that are reached by zeros below and to the right of the normalised values.
     pad: Option<(usize, usize)>,
+    /// The colour around a picture that is smaller than its crop.
+    fill: [u8; 3],
+    /// Whether the network takes grey pictures, of one channel.
+    grey: bool,
 }
 
 /// What a class of the reference does where the file says nothing.
@@ -124,21 +134,83 @@ fn defaults(class: &str) -> Option<Defaults> {
     })
 }
 
+/// The class that `AutoImageProcessor` takes for a model whose processor does not name its own.
+fn class_of_model(config: &Value) -> Option<&str> {
+    if let Some(class) = config.get("image_processor_type").and_then(Value::as_str) {
+        return Some(class);
+    }
+    let model = config.get("model_type").and_then(Value::as_str);
+    // Without a model_type its classes say what it would be.
+    let architecture = config
+        .get("architectures")
+        .and_then(|names| names.get(0)?.as_str());
+    let begins = |name: &str| architecture.is_some_and(|class| class.starts_with(name));
+    match model {
+        Some("vit") => Some("ViTImageProcessor"),
+        Some("deit") => Some("DeiTImageProcessor"),
+        Some("resnet") => Some("ConvNextImageProcessor"),
+        Some(_) => None,
+        None if begins("ViT") => Some("ViTImageProcessor"),
+        None if begins("DeiT") => Some("DeiTImageProcessor"),
+        None if begins("ResNet") => Some("ConvNextImageProcessor"),
+        None => None,
+    }
+}
+
 impl ImageProcessor {
     /// Reads a parsed `preprocessor_config.json`.
     ///
     /// # Errors
     /// The processor's class is not known, or a field has a value that cannot be honoured.
     pub fn parse(json: &Value) -> Result<Self, ConfigError> {
-        let fields = Fields(json);
+        Self::of_model(json, "preprocessor_config.json", &Value::Null)
+    }
+
+    /// Reads the processor of a model: the model's `config` says of which class it is where `json` does not, and
+    /// how many channels a picture has. `file` is where `json` comes from, for errors.
+    ///
+    /// # Errors
+    /// As [`ImageProcessor::parse`]; or the model takes neither one channel nor three, or one, and the processor has
+    /// statistics for three.
+    pub fn of_model(json: &Value, file: &'static str, config: &Value) -> Result<Self, ConfigError> {
+        let grey = match config.get("num_channels").and_then(Value::as_u64) {
+            None | Some(3) => false,
+            Some(1) => true,
+            Some(other) => {
+                let reason = format!(
+                    "{other} is not supported; pictures have 3 channels, or 1 if they are grey"
+                );
+                return Err(ConfigError::new("num_channels", reason));
+            }
+        };
+        let processor = Self::read(&Fields(json), config);
+        let processor = processor.map_err(|error| ConfigError { file, ..error })?;
+        for (name, values) in [
+            ("image_mean", processor.normalize.map(|(mean, _)| mean)),
+            ("image_std", processor.normalize.map(|(_, std)| std)),
+        ] {
+            let Some(values) = values.filter(|_| grey) else {
+                continue;
+            };
+            if values != [values[0]; 3] {
+                let reason = format!(
+                    "{values:?} is for three channels, but `num_channels` of config.json is 1; give one value"
+                );
+                return Err(ConfigError::within(file, name, reason));
+            }
+        }
+        Ok(Self { grey, ..processor })
+    }
+
+    fn read(fields: &Fields<'_>, config: &Value) -> Result<Self, ConfigError> {
         let mut class = None;
         for name in ["image_processor_type", "feature_extractor_type"] {
             class = class.or(fields.get(name).and_then(Value::as_str));
         }
-        let class = class.ok_or_else(|| {
+        let class = class.or_else(|| class_of_model(config)).ok_or_else(|| {
             refuse(
                 "image_processor_type",
-                "is missing; it names the reference's class",
+                "is missing; it names the reference's class, and `model_type` of config.json does not tell it either",
             )
         })?;
         let defaults = defaults(class).ok_or_else(|| {
@@ -170,9 +242,8 @@ impl ImageProcessor {
                     refuse("resample", format!("{number} is not a filter of Pillow's"))
                 })?,
         };
-        let mut size = fields
-            .size("size", defaults.square)?
-            .unwrap_or(defaults.size);
+        let square = fields.flag("default_to_square", defaults.square)?;
+        let mut size = fields.size("size", square)?.unwrap_or(defaults.size);
         let mut crop = match fields.size("crop_size", true)? {
             None => defaults.crop,
             Some(Size::Exact(height, width)) => Some((height, width)),
@@ -222,7 +293,25 @@ impl ImageProcessor {
                 "holds 0, which nothing can be divided by",
             ));
         }
+        let mut fill = [0; 3];
+        if let (Some(mode), Size::Exact(height, width)) =
+            (fields.get("crop_mode").and_then(Value::as_str), size)
+            && backend == Backend::Transforms
+            && mode != "squash"
+        {
+            let fits = mode == "border";
+            size = Size::Kept {
+                height,
+                width,
+                fits,
+            };
+            if let Some((mean, _)) = normalize.filter(|_| fits) {
+                fill = mean.map(|mean| (255.0 * mean).round_ties_even().clamp(0.0, 255.0) as u8);
+            }
+        }
         let processor = Self {
+            fill,
+            grey: false,
             backend,
             resize: resizes.then_some((size, filter)),
             crop,
@@ -249,7 +338,10 @@ impl ImageProcessor {
     /// # Errors
     /// It would become larger than is taken, or is larger than what it should be padded to.
     pub fn process(&self, image: &Image) -> Result<Pixels, ImageError> {
-        let image = self.frame(image)?;
+        let image = match self.grey {
+            true => self.frame(&grey(image))?,
+            false => self.frame(image)?,
+        };
         let (height, width) = self.pad.unwrap_or((image.height, image.width));
         if image.height > height || image.width > width {
             return Err(ImageError::Size {
@@ -259,7 +351,7 @@ impl ImageProcessor {
             });
         }
         let plane = height * width;
-        let mut values = vec![0.0; 3 * plane];
+        let mut values = vec![0.0; self.channels() * plane];
         for (channel, values) in values.chunks_exact_mut(plane.max(1)).enumerate() {
             // There are only 256 of them.
             let table = self.table(channel);
@@ -276,6 +368,11 @@ impl ImageProcessor {
             width,
             values,
         })
+    }
+
+    /// How many channels its pixels have.
+    pub fn channels(&self) -> usize {
+        if self.grey { 1 } else { 3 }
     }
 
     /// Resizes and crops a picture, which stays one of bytes.
@@ -300,7 +397,7 @@ impl ImageProcessor {
         })
     }
 
-    /// The middle of a picture, with black around it where it is too small.
+    /// The middle of a picture, with a border where it is too small.
     fn crop(&self, image: &Image, height: usize, width: usize) -> Image {
         // How far the output's edge lies inside the picture; negative where it lies outside.
         let offset = |old: usize, new: usize| -> i64 {
@@ -314,7 +411,10 @@ impl ImageProcessor {
             }
         };
         let (top, left) = (offset(image.height, height), offset(image.width, width));
-        let mut pixels = vec![0; height * width * 3];
+        let mut pixels = match self.fill {
+            [0, 0, 0] => vec![0; height * width * 3],
+            fill => fill.repeat(height * width),
+        };
         let begin = (-left).max(0) as usize;
         let source = left.max(0) as usize;
         let count = (image.width - source).min(width - begin);
@@ -399,7 +499,31 @@ impl Size {
                 let scale = (height as f64 / old_height).min(width as f64 / old_width);
                 ((old_height * scale) as usize, (old_width * scale) as usize)
             }
+            Size::Kept {
+                height,
+                width,
+                fits,
+            } => {
+                let (old_height, old_width) = (image.height as f64, image.width as f64);
+                let (tall, wide) = (old_height / height as f64, old_width / width as f64);
+                let ratio = if fits { tall.max(wide) } else { tall.min(wide) };
+                let side = |old: f64| (old / ratio).round_ties_even() as usize;
+                (side(old_height), side(old_width))
+            }
         }
+    }
+}
+
+/// Pillow's `convert("L")`, in all three channels.
+fn grey(image: &Image) -> Image {
+    let luma = image.pixels.chunks_exact(3).flat_map(|pixel| {
+        let [red, green, blue] = [0, 1, 2].map(|channel| u32::from(pixel[channel]));
+        let luma = (red * 19_595 + green * 38_470 + blue * 7_471 + 0x8000) >> 16;
+        [luma as u8; 3]
+    });
+    Image {
+        pixels: luma.collect(),
+        ..*image
     }
 }
 
@@ -448,7 +572,7 @@ impl Fields<'_> {
         }
     }
 
-    /// Three numbers, or one for all channels.
+    /// Three numbers, or one for all channels, alone or in a list.
     fn channels(&self, name: &str) -> Result<Option<[f64; 3]>, ConfigError> {
         let Some(value) = self.get(name) else {
             return Ok(None);
@@ -458,9 +582,16 @@ impl Fields<'_> {
         }
         let numbers = value.as_array().map(|list| list.iter().map(Value::as_f64));
         let numbers: Option<Vec<f64>> = numbers.and_then(Iterator::collect);
-        match numbers.and_then(|numbers| numbers.try_into().ok()) {
+        let numbers = numbers.and_then(|numbers| match numbers[..] {
+            [number] => Some([number; 3]),
+            _ => numbers.try_into().ok(),
+        });
+        match numbers {
             Some(numbers) => Ok(Some(numbers)),
-            None => Err(refuse(name, format!("{value} is not three numbers"))),
+            None => {
+                let reason = format!("{value} is neither three numbers nor one for all channels");
+                Err(refuse(name, reason))
+            }
         }
     }
 
