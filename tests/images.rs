@@ -58,6 +58,31 @@ fn files_are_decoded_as_pillow_does() {
 }
 
 #[test]
+fn tiff_is_decoded_as_pillow_does() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiff");
+    let expected = Checkpoint::open(folder.join("decoded.safetensors")).unwrap();
+    let mut failures = Vec::new();
+    for (name, _) in expected.iter() {
+        let bytes = fs::read(folder.join("files").join(name)).unwrap();
+        let found = match Image::decode(&bytes) {
+            Ok(found) => found,
+            Err(error) => {
+                failures.push(format!("{name}: {error}"));
+                continue;
+            }
+        };
+        let (most, mean) = distance(&found, &picture(&expected, name));
+        // LittleCMS has its transforms in tables.
+        let allowed = if name == "lab.tif" { 2 } else { 0 };
+        if most > allowed {
+            failures.push(format!("{name}: differs by {most}, {mean:.4} on average"));
+        }
+    }
+    assert!(expected.len() > 50);
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
 fn sizes_change_as_pillow_changes_them_to_the_last_bit() {
     let tensors = Checkpoint::open(fixture("resized.safetensors")).unwrap();
     let mut cases = 0;

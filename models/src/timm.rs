@@ -56,7 +56,7 @@ fn preset(
 ) -> Result<Preset, ConfigError> {
     let name = architecture.split('.').next().unwrap_or(architecture);
     let mut preset = find_preset(&format!("timm/{name}"), checkpoint)?;
-    let file = File::new(json)?;
+    let file = Saved::new(json)?;
     for (name, value) in file.model_args.into_iter().flatten() {
         // The reference drops arguments that are `None`.
         if value.is_null() || IDLE.contains(&&name[..]) {
@@ -87,15 +87,15 @@ fn preset(
     Ok(preset)
 }
 
-/// The parts of a file.
-struct File<'a> {
+/// The parts of a configuration.
+struct Saved<'a> {
     root: &'a Value,
     /// How pictures are prepared and the network's borders: a part of its own, or in older files all there is.
     pretrained: &'a Value,
     model_args: Option<&'a Map<String, Value>>,
 }
 
-impl<'a> File<'a> {
+impl<'a> Saved<'a> {
     fn new(root: &'a Value) -> Result<Self, ConfigError> {
         let given = |name: &str| root.get(name).filter(|value| !value.is_null());
         let model_args = match given("model_args") {
@@ -371,7 +371,7 @@ const UNKNOWN: &str = "is not supported";
 /// What an argument of timm's `ResNet` changes.
 fn resnet(config: &mut Value, name: &str, value: &Value) -> Result<(), String> {
     match name {
-        // See `check_pool`, `check_classes` and `File::input_size`.
+        // See `check_pool`, `check_classes` and `Saved::input_size`.
         "global_pool" | "num_classes" | "in_chans" => {}
         "layers" => config["depths"] = json!(counts(value)?),
         "channels" => {
@@ -464,7 +464,7 @@ fn vit(config: &mut Value, name: &str, value: &Value) -> Result<(), String> {
     Ok(())
 }
 
-fn finish_vit(config: &mut Value, file: &File<'_>) -> Result<(), ConfigError> {
+fn finish_vit(config: &mut Value, file: &Saved<'_>) -> Result<(), ConfigError> {
     if let Some(ratio) = config.get("mlp_ratio").and_then(Value::as_f64)
         && let Some(width) = config["hidden_size"].as_u64()
     {
@@ -490,7 +490,7 @@ fn finish_vit(config: &mut Value, file: &File<'_>) -> Result<(), ConfigError> {
 }
 
 /// Refuses any pooling but that of the preset.
-fn check_pool(file: &File<'_>, is_resnet: bool) -> Result<(), ConfigError> {
+fn check_pool(file: &Saved<'_>, is_resnet: bool) -> Result<(), ConfigError> {
     let own = if is_resnet { "avg" } else { "token" };
     for (field, pool) in [
         ("model_args.global_pool", file.argument("global_pool")),
@@ -511,7 +511,7 @@ fn check_pool(file: &File<'_>, is_resnet: bool) -> Result<(), ConfigError> {
     Ok(())
 }
 
-impl<'a> File<'a> {
+impl<'a> Saved<'a> {
     /// How many classes there are, and which field says so.
     fn classes(&self) -> Option<(&'static str, u64)> {
         let fields = [
@@ -527,7 +527,7 @@ impl<'a> File<'a> {
 
 /// Refuses a count of classes that the classifier contradicts.
 fn check_classes(
-    file: &File<'_>,
+    file: &Saved<'_>,
     preset: &Preset,
     checkpoint: &Checkpoint,
 ) -> Result<(), ConfigError> {

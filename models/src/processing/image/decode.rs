@@ -5,7 +5,7 @@ use ::image::{
     ColorType, DynamicImage, ImageDecoder, ImageError as Error, ImageFormat, ImageReader, Limits,
 };
 
-use super::{Image, ImageError, MOST_PIXELS, jpeg};
+use super::{Image, ImageError, MOST_PIXELS, jpeg, tiff};
 
 /// What a small file may claim whatever its size: a picture of one colour compresses to almost nothing.
 const FREE_PIXELS: u64 = 1 << 24;
@@ -13,17 +13,22 @@ const FREE_PIXELS: u64 = 1 << 24;
 const PIXELS_PER_BYTE: u64 = 10_000;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
-    let format = ::image::guess_format(bytes).map_err(|_| ImageError::Format)?;
+    // TIFF with offsets of eight bytes is not in the crate's list.
+    let format = match bytes {
+        [b'I', b'I', 43, 0, ..] | [b'M', b'M', 0, 43, ..] => ImageFormat::Tiff,
+        _ => ::image::guess_format(bytes).map_err(|_| ImageError::Format)?,
+    };
     let name = name(format).ok_or(ImageError::Format)?;
     let picture = match format {
         ImageFormat::Jpeg => jpeg::decode(bytes)?,
+        ImageFormat::Tiff => tiff::decode(bytes)?,
         _ => decode_as(format, name, bytes)?,
     };
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     Image::new(width, height, rgb(picture))
 }
 
-/// Every format but JPEG.
+/// Every format but JPEG and TIFF.
 fn decode_as(
     format: ImageFormat,
     name: &'static str,

@@ -12,13 +12,45 @@ use super::decode::check_size;
 const MOST_SCANS: usize = 500;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<DynamicImage, ImageError> {
+    decode_checked(bytes, bytes.len())
+}
+
+/// What the components of a JPEG inside of another file are, which that file says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Colors {
+    Grey,
+    Rgb,
+    YCbCr,
+}
+
+/// Decodes a JPEG inside of another file: its width, and red, green and blue.
+pub(super) fn decode_part(bytes: &[u8], colors: Colors) -> Result<(usize, Vec<u8>), ImageError> {
+    let begins = |start: &[u8]| bytes.starts_with(start);
+    if !begins(&[0xff, 0xd8]) {
+        return Err(malformed("it does not begin as one".to_owned()));
+    }
+    // Adobe's marker says whether colours are to be converted.
+    let marker = [
+        &[0xff, 0xee, 0, 14][..],
+        b"Adobe",
+        &[0, 100, 0, 0, 0, 0, u8::from(colors == Colors::YCbCr)],
+    ];
+    let whole = match colors {
+        Colors::Grey => bytes.to_vec(),
+        _ => [&bytes[..2], &marker.concat(), &bytes[2..]].concat(),
+    };
+    let picture = decode_checked(&whole, bytes.len())?.into_rgb8();
+    Ok((picture.width() as usize, picture.into_raw()))
+}
+
+fn decode_checked(bytes: &[u8], length: usize) -> Result<DynamicImage, ImageError> {
     let limits = DecodeLimits {
         max_scans: MOST_SCANS,
         ..DecodeLimits::default()
     };
     let mut decoder = Decoder::new_with_limits(bytes, limits).map_err(refusal)?;
     let (width, height) = (decoder.header().width, decoder.header().height);
-    check_size(width.into(), height.into(), bytes.len())?;
+    check_size(width.into(), height.into(), length)?;
     let layout = match decoder.header().components.len() {
         1 => PixelFormat::Grayscale,
         4 => PixelFormat::Cmyk,
@@ -51,14 +83,18 @@ pub(super) fn decode(bytes: &[u8]) -> Result<DynamicImage, ImageError> {
 
 /// Pillow's way from CMYK, which it takes to be inverted, as Adobe writes it.
 fn from_cmyk(pixels: &[u8]) -> Vec<u8> {
-    let colors = pixels.chunks_exact(4).flat_map(|pixel| {
-        let black = u32::from(pixel[3]);
-        [pixel[0], pixel[1], pixel[2]].map(|ink| {
-            let product = (255 - u32::from(ink)) * black + 128;
-            black.saturating_sub(((product >> 8) + product) >> 8) as u8
-        })
-    });
-    colors.collect()
+    let pixels = pixels.chunks_exact(4);
+    let inverted = pixels.map(|pixel| [0, 1, 2, 3].map(|ink: usize| 255 - pixel[ink]));
+    inverted.flat_map(|pixel| rgb_of_cmyk(&pixel)).collect()
+}
+
+/// Pillow's way from CMYK of four bytes.
+pub(super) fn rgb_of_cmyk(pixel: &[u8]) -> [u8; 3] {
+    let white = 255 - u32::from(pixel[3]);
+    [pixel[0], pixel[1], pixel[2]].map(|ink| {
+        let product = u32::from(ink) * white + 128;
+        white.saturating_sub(((product >> 8) + product) >> 8) as u8
+    })
 }
 
 fn refusal(error: JpegError) -> ImageError {

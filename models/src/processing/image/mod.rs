@@ -4,6 +4,7 @@ mod decode;
 mod jpeg;
 mod processor;
 mod resize;
+mod tiff;
 
 pub use processor::{Backend, ImageProcessor, Pixels, TORCHVISION_TRANSFORMS};
 pub use resize::Filter;
