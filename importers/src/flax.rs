@@ -33,6 +33,10 @@ const MOST_METADATA: usize = 1 << 12;
 /// What the names may take beyond the size of the file.
 const NAMES_MARGIN: usize = 16 << 20;
 const LONGEST_TEXT: usize = 1 << 12;
+/// How many of the values that are not read are named.
+const MOST_UNREAD: usize = 64;
+/// Types that are not read but written, and their sizes.
+const COMPLEX: [(&str, usize); 2] = [("C64", 8), ("C128", 16)];
 /// What parameters and running statistics stand under.
 const COLLECTIONS: [&str; 2] = ["params.", "batch_stats."];
 const CHUNKED: &str = "__msgpack_chunked_array__";
@@ -67,6 +71,7 @@ pub(crate) fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
         map: &map,
         arrays: IndexMap::new(),
         metadata: BTreeMap::new(),
+        unread: Vec::new(),
         names: 0,
     };
     let mut reader = Reader(Slice::whole(&map));
@@ -78,8 +83,17 @@ pub(crate) fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
     let Tree {
         arrays,
         mut metadata,
+        unread,
         ..
     } = tree;
+    if !unread.is_empty() {
+        let mut text = unread[..unread.len().min(MOST_UNREAD)].join(", ");
+        if unread.len() > MOST_UNREAD {
+            text.push_str(&format!(" and {} more", unread.len() - MOST_UNREAD));
+        }
+        tracing::warn!("{}: left unread: {text}", path.display());
+        metadata.insert("flax.unread".to_owned(), text);
+    }
     let collected = arrays.keys().any(|name| name.starts_with(COLLECTIONS[0]));
     let mut left_out = 0;
     let mut entries = IndexMap::new();
@@ -220,6 +234,8 @@ struct Tree<'a> {
     map: &'a Bytes,
     arrays: IndexMap<String, Array>,
     metadata: BTreeMap<String, String>,
+    /// What was not read, by its name and kind.
+    unread: Vec<String>,
     /// How many bytes all names have: a dictionary's stands in each of its items.
     names: usize,
 }
@@ -296,17 +312,32 @@ impl<'a> Tree<'a> {
                 }
                 return Ok(());
             }
-            Value::Extension(..) | Value::Bytes(_) | Value::Nil => return Ok(()),
+            Value::Nil => return Ok(()),
+            Value::Extension(2, _) => return self.leave(at, name, "a complex number"),
+            Value::Extension(..) => return self.leave(at, name, "an extension"),
+            Value::Bytes(_) => return self.leave(at, name, "bytes"),
             Value::Bool(value) => value.to_string(),
             Value::Unsigned(value) => value.to_string(),
             Value::Signed(value) => value.to_string(),
             Value::Float(value) => value.to_string(),
-            Value::Text(text) if text.bytes.len() > LONGEST_TEXT => return Ok(()),
+            Value::Text(text) if text.bytes.len() > LONGEST_TEXT => {
+                return self.leave(at, name, "a long text");
+            }
             Value::Text(text) => text.text()?.to_owned(),
         };
         if self.metadata.len() < MOST_METADATA {
             self.metadata.insert(name.to_owned(), text);
         }
+        Ok(())
+    }
+
+    /// Says that something is not read.
+    fn leave(&mut self, at: usize, name: &str, what: &str) -> Result<(), Refusal> {
+        self.names += name.len();
+        if self.names > self.map.len().saturating_add(NAMES_MARGIN) {
+            return Err((at, "its names are larger than the file allows".to_owned()));
+        }
+        self.unread.push(format!("{} ({what})", clip(name)));
         Ok(())
     }
 
@@ -395,6 +426,8 @@ impl Array {
             b"uint16" => Dtype::U16,
             b"uint8" => Dtype::U8,
             b"bool" => Dtype::Bool,
+            b"complex64" => Dtype::Other("C64".to_owned()),
+            b"complex128" => Dtype::Other("C128".to_owned()),
             other => Dtype::Other(clip(&String::from_utf8_lossy(other))),
         };
         let (Value::Bytes(bytes) | Value::Text(bytes)) = reader.value()? else {
@@ -412,8 +445,10 @@ impl Array {
             return Err((at, format!("its shape {shape:?} is larger than any file")));
         };
         let found: usize = chunks.iter().map(Bytes::len).sum();
-        if let Some(burn) = dtype.to_burn() {
-            let expected = elements.checked_mul(burn.size() as u64);
+        let complex = COMPLEX.iter().find(|(name, _)| *name == dtype.to_string());
+        let size = dtype.to_burn().map(|burn| burn.size());
+        if let Some(size) = size.or(complex.map(|(_, size)| *size)) {
+            let expected = elements.checked_mul(size as u64);
             if expected != Some(found as u64) {
                 let reason = format!("{dtype} {shape:?} does not take the {found} bytes it has");
                 return Err((at, reason));
@@ -436,22 +471,32 @@ impl Array {
         let bytes = self.chunks.iter().map(Bytes::len).sum();
         let (dtype, sizes) = (self.dtype.clone(), self.sizes.clone());
         let (path, name): (PathBuf, String) = (path.to_owned(), name.to_owned());
-        Entry::new(dtype, sizes, bytes, move || {
-            self.data().map_err(|reason| FormatError::Tensor {
+        let is_complex = COMPLEX.iter().any(|(name, _)| *name == dtype.to_string());
+        let array = std::sync::Arc::new(self);
+        let stored = array.clone();
+        let entry = Entry::new(dtype, sizes, bytes, move || {
+            array.data().map_err(|reason| FormatError::Tensor {
                 path: path.clone(),
                 tensor: clip(&name),
-                offset: Some(self.at as u64),
+                offset: Some(array.at as u64),
                 reason,
             })
         })
-        .with_layout(layout)
+        .with_layout(layout);
+        if is_complex {
+            return entry.with_stored(move || Ok(data::shared(stored.bytes())));
+        }
+        entry
     }
 
     fn data(&self) -> Result<TensorData, String> {
-        let bytes = match &self.chunks[..] {
+        data::typed(self.bytes(), &self.sizes, &self.dtype)
+    }
+
+    fn bytes(&self) -> Bytes {
+        match &self.chunks[..] {
             [only] => only.clone(),
             chunks => chunks.concat().into(),
-        };
-        data::typed(bytes, &self.sizes, &self.dtype)
+        }
     }
 }

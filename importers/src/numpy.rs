@@ -5,7 +5,7 @@
 //!
 //! An `.npy` is one tensor, called `array`; an `.npz` has one for each member, without its `.npy`. Types that
 //! Burn has no name for — complex numbers, texts, dates, records, `bfloat16` as NumPy stores it — are listed
-//! and not read. Arrays of Python objects are pickles, and are refused.
+//! and not read; complex numbers are written to formats that have them. Arrays of Python objects are pickles, and are refused.
 
 mod write;
 
@@ -132,6 +132,43 @@ fn malformed(path: &Path, offset: usize, reason: String) -> FormatError {
     }
 }
 
+/// The type that a name such as `<f4` stands for, its size, and whether it is big-endian.
+pub(crate) fn named(name: &str) -> Result<(Dtype, usize, bool), String> {
+    element(&Literal::Text(name.to_owned()))
+}
+
+/// An array by its type as [`named`] has it, its shape and whether that is in Fortran's order, and its bytes, which lie
+/// at `offset` of the file.
+pub(crate) fn array(
+    path: &Path,
+    name: &str,
+    (dtype, size, big_endian): (Dtype, usize, bool),
+    (shape, fortran): (&[u64], bool),
+    bytes: Bytes,
+    offset: usize,
+) -> Result<Entry, String> {
+    let beyond = || format!("its shape {shape:?} is larger than any file");
+    let sizes: Option<Vec<usize>> = shape
+        .iter()
+        .map(|size| usize::try_from(*size).ok())
+        .collect();
+    let header = Header {
+        length: 0,
+        dtype,
+        size,
+        big_endian,
+        fortran,
+        shape: shape.to_vec(),
+        sizes: sizes.ok_or_else(beyond)?,
+        bytes: bytes.len(),
+    };
+    let elements = data::elements(shape).ok_or_else(beyond)?;
+    if elements.checked_mul(size as u64) != Some(bytes.len() as u64) {
+        return Err(format!("{} {shape:?} does not take the {} bytes it has", header.dtype, bytes.len()));
+    }
+    Ok(entry(path, name, header, Source::Mapped(bytes), offset))
+}
+
 /// Where the bytes of an array are.
 enum Source {
     /// Behind the header, in the map.
@@ -156,7 +193,14 @@ fn entry(path: &Path, name: &str, header: Header, source: Source, offset: usize)
     } else {
         Layout::OutIn
     };
-    Entry::new(dtype, shape, bytes, move || reader.read()).with_layout(layout)
+    let is_complex = matches!(&dtype, Dtype::Other(name) if name == "C64" || name == "C128");
+    let reader = Arc::new(reader);
+    let stored = reader.clone();
+    let entry = Entry::new(dtype, shape, bytes, move || reader.read()).with_layout(layout);
+    if is_complex {
+        return entry.with_stored(move || Ok(data::shared(stored.bytes()?)));
+    }
+    entry
 }
 
 struct Reader {
@@ -182,6 +226,12 @@ impl Reader {
                 header.dtype
             )));
         }
+        data::typed(self.bytes()?, &header.sizes, &header.dtype).map_err(refuse)
+    }
+
+    /// The elements, little-endian and in row-major order.
+    fn bytes(&self) -> Result<Bytes, FormatError> {
+        let header = &self.header;
         let mut bytes = match &self.source {
             Source::Mapped(bytes) => bytes.slice(..header.bytes),
             Source::Member(archive, name, member) => {
@@ -199,9 +249,12 @@ impl Reader {
             bytes = data::gather(&bytes, header.size, &header.shape, &strides).into();
         }
         if header.big_endian {
-            bytes = data::swapped(&bytes, header.size).into();
+            // Each half of a complex number is turned around.
+            let is_complex = matches!(header.dtype, Dtype::Other(_));
+            let word = if is_complex { header.size / 2 } else { header.size };
+            bytes = data::swapped(&bytes, word).into();
         }
-        data::typed(bytes, &header.sizes, &header.dtype).map_err(refuse)
+        Ok(bytes)
     }
 }
 
@@ -363,7 +416,10 @@ fn element(descr: &Literal) -> Result<(Dtype, usize, bool), String> {
                 Some('O') => {
                     return Err("it holds Python objects, which are pickles that nothing here runs; save numbers".to_owned());
                 }
-                Some('c') => (format!("C{}", number.saturating_mul(8)), number),
+                Some('c') => {
+                    let shown = format!("C{}", number.saturating_mul(8));
+                    return Ok((Dtype::Other(shown), number, order == ">"));
+                }
                 Some('U') => (clip(text), number.saturating_mul(4)),
                 Some('S' | 'a' | 'V' | 'f') => (clip(text), number),
                 Some('M' | 'm') => (clip(text), 8),

@@ -288,8 +288,7 @@ fn pickles_that_name_code_are_refused_by_that_name() {
         ("builtins", "__import__"),
         ("__builtin__", "eval"),
         ("operator", "attrgetter"),
-        ("functools", "partial"),
-        ("torch.storage", "_load_from_bytes"),
+        ("functools", "reduce"),
         ("torch", "load"),
         ("torch.hub", "load"),
         ("torch", "FloatStorage.__init__"),
@@ -351,7 +350,6 @@ fn other_ways_to_code_are_refused() {
         &protocol4(b"(cos\nsystem\nX\x04\0\0\0trueo."),
         &["`os.system`"],
     );
-    refused_saying("a.pt", &protocol4(b"(cargparse\nNamespace\no."), &["OBJ"]);
     // Extension codes, persistent ids, buffers, calls of what is no function.
     refused_saying("a.pt", &protocol4(b"\x82\x07)R."), &["extension code 7"]);
     refused_saying(
@@ -368,11 +366,6 @@ fn other_ways_to_code_are_refused() {
     refused_saying("a.pt", &protocol4(b"Pos.system\n."), &["persistent id"]);
     refused_saying("a.pt", &protocol4(b"\x97."), &["buffer"]);
     refused_saying("a.pt", &protocol4(b"K\x01)R."), &["calls 1"]);
-    refused_saying(
-        "a.pt",
-        &protocol4(b"ctorch\nfloat32\n)R."),
-        &["`torch.float32`"],
-    );
     // A type's rebuilding that would wrap another call.
     let wrapped = b"ctorch._tensor\n_rebuild_from_type_v2\n(ccollections\nOrderedDict\nctorch\nTensor\n)Nt\x52.";
     refused_saying("a.pt", &protocol4(wrapped), &["_rebuild_from_type_v2"]);
@@ -583,8 +576,9 @@ fn archives_that_play_tricks_are_refused() {
 #[test]
 fn what_is_no_weight_file_at_all_is_named() {
     for (bytes, says) in [
-        (&b"abc"[..], "neither as a zip archive"),
-        (b"", "neither as a zip archive"),
+        (&b"abc"[..], "plain text that begins `abc`"),
+        (b"\x01\x02\xff", "neither as a zip archive"),
+        (b"", "an empty file"),
         (
             b"version https://git-lfs.github.com/spec/v1\n",
             "git lfs pull",
@@ -592,7 +586,7 @@ fn what_is_no_weight_file_at_all_is_named() {
         (b"<!DOCTYPE html>", "web page"),
         (b"7z\xbc\xaf\x27\x1c\0\0\0", "7z"),
         (b"\x1f\x8b\x08\0\0\0\0", "gzip"),
-        (b"\x80\x02K\x01.", "magic number"),
+        (b"\x80\x02K\x01.", "nor one with tensors"),
     ] {
         refused_saying("a.pt", bytes, &[says]);
     }

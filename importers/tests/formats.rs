@@ -164,7 +164,9 @@ fn what_stands_beside_the_tensors_is_kept_as_text() {
         );
     }
     assert!(!metadata.contains_key("long"));
-    assert_eq!(metadata["pytorch.metadata_left_out"], "4");
+    for says in ["large (an integer beyond 64 bits)", "raw (2 bytes)", "long (a text of 5000 bytes)"] {
+        assert!(metadata["pytorch.unread"].contains(says), "{}", metadata["pytorch.unread"]);
+    }
 }
 
 #[test]
@@ -186,18 +188,115 @@ fn sharded_pytorch_weights_are_one_checkpoint() {
 }
 
 #[test]
-fn what_is_no_weights_is_refused_by_name() {
-    for (name, says) in [
-        ("quantized.pt", "torch._utils._rebuild_qtensor"),
-        ("module.pt", "torch.nn.modules.linear.Linear"),
-        ("sparse.pt", "torch._utils._rebuild_sparse_tensor"),
+fn pickles_of_arrays_modules_and_odd_tensors_are_what_torch_and_numpy_read() {
+    assert_eq!(all_same("pickles", "pt") + all_same("pickles", "pkl"), 16);
+    let mut complex = 0;
+    for path in files(&fixtures("pickles")) {
+        let expected = path.with_extension("safetensors");
+        if path.extension().is_some_and(|ending| ending == "safetensors") || !expected.is_file() {
+            continue;
+        }
+        let (found, expected) = (Checkpoint::open(&path).unwrap(), Checkpoint::open(&expected).unwrap());
+        for (name, entry) in found.iter().filter(|(_, entry)| entry.dtype.to_string() == "C64") {
+            let expected = expected.get(name).unwrap().stored().unwrap();
+            assert!(entry.stored().unwrap()[..] == expected[..], "{}: {name}", path.display());
+            complex += 1;
+        }
+    }
+    assert!(complex > 8, "{complex}");
+}
+
+/// Random files of the same kinds: `SALAMANDER_PICKLES` is a folder that `tools/fixtures/pickles.py` has filled.
+#[test]
+fn random_pickles_are_what_torch_and_numpy_read() {
+    let Some(folder) = std::env::var_os("SALAMANDER_PICKLES") else {
+        println!("skipped: SALAMANDER_PICKLES is not set");
+        return;
+    };
+    let mut count = 0;
+    for path in files(Path::new(&folder)) {
+        let expected = path.with_extension("safetensors");
+        if path != expected {
+            same(&Checkpoint::open(&path).unwrap(), &expected);
+            let (found, expected) = (Checkpoint::open(&path).unwrap(), Checkpoint::open(&expected).unwrap());
+            for (name, entry) in found.iter().filter(|(_, entry)| entry.dtype.to_string() == "C64") {
+                let expected = expected.get(name).unwrap().stored().unwrap();
+                assert!(entry.stored().unwrap()[..] == expected[..], "{}: {name}", path.display());
+            }
+            count += 1;
+        }
+    }
+    println!("{count} random files are the same");
+}
+
+#[test]
+fn what_stands_beside_weights_stays_unread_and_is_named() {
+    let metadata = Checkpoint::open(fixtures("pickles/beside.pt"))
+        .unwrap()
+        .metadata;
+    let unread = &metadata["pytorch.unread"];
+    for says in [
+        "args.path (`pathlib.PurePosixPath`)",
+        "partial (`functools.partial`)",
+        "phase (`training_code.Phase`)",
+        "settings (`training_code.Settings`)",
+        "when (`datetime.datetime`)",
+        "complex (`__builtin__.complex`)",
+        "labels (`NumPy array of texts`)",
+        "objects (`NumPy array of Python objects`)",
+        "losses (a list of 3000 items)",
     ] {
-        let error = Checkpoint::open(fixtures("pytorch/refused").join(name)).unwrap_err();
+        assert!(unread.contains(says), "{unread} does not say {says}");
+    }
+    assert_eq!(metadata["counts.a"], "2");
+    assert_eq!(metadata["registry.rate"], "0.5");
+    assert_eq!(metadata["recent"], "[1, 2, 3]");
+    let whole = Checkpoint::open(fixtures("pickles/module.pt")).unwrap();
+    assert_eq!(whole.metadata["pytorch.class"], "training_code.Whole");
+}
+
+#[test]
+fn names_that_meet_are_refused_with_both() {
+    for (name, says) in [
+        ("keys.pt", ["keys 0 and '0'", "`0`"]),
+        ("dots.pt", ["two tensors", "`a.b`"]),
+        ("print.pt", ["__builtin__.print", "state_dict"]),
+        ("lost.pt", ["functools.partial", "state_dict()"]),
+    ] {
+        let error = Checkpoint::open(fixtures("pickles/refused").join(name)).unwrap_err();
         let error = error.to_string();
-        for says in [says, name, "at byte", "state_dict"] {
+        for says in [says[0], says[1], name] {
             assert!(error.contains(says), "{error} does not say {says}");
         }
     }
+}
+
+#[test]
+fn tensors_that_cannot_be_read_are_listed_and_say_why() {
+    for (name, tensor, says) in [
+        ("meta.pt", "w", ["meta F32", "has no data"]),
+        ("nested.pt", "n", ["nested", "unbind"]),
+        ("records.pt", "r", ["record", "each of its fields"]),
+        ("packed.pt", "q", ["quint4x2", "dequantize"]),
+    ] {
+        let checkpoint = Checkpoint::open(fixtures("pickles/refused").join(name)).unwrap();
+        let entry = checkpoint.get(tensor).unwrap();
+        assert_eq!(entry.dtype.to_string(), says[0]);
+        let error = entry.read().unwrap_err().to_string();
+        assert!(error.contains(says[1]) && error.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn what_torch_alone_reads_is_read_too() {
+    let folder = fixtures("pytorch/refused");
+    let open = |name: &str| Checkpoint::open(folder.join(name)).unwrap();
+    let names: Vec<String> = open("module.pt").iter().map(|(name, _)| name.to_owned()).collect();
+    assert_eq!(names, ["weight", "bias"]);
+    let values = |name: &str, tensor: &str| open(name).get(tensor).unwrap().read().unwrap();
+    assert_eq!(values("sparse.pt", "f").to_vec::<f32>().unwrap(), [1.0]);
+    let tenths = values("quantized.pt", "q").to_vec::<f32>().unwrap();
+    assert!(tenths.iter().all(|value| (value - 1.0).abs() < 1e-6), "{tenths:?}");
 }
 
 #[test]

@@ -8,12 +8,14 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 
 use super::FORMAT;
-use super::flatten::{Flat, flatten};
-use super::globals::Global;
-use super::pickle::{Node, Persistent, Pickle, Refusal, Storage, Tensor, Value};
+use super::derived;
+use super::flatten::{Flat, Named, flatten};
+use super::globals::{Element, Global};
+use super::pickle::{Leaf, Node, Persistent, Pickle, Refusal, Storage, Tensor, Value};
 use crate::checkpoint::{Checkpoint, Dtype, Entry, Format};
 use crate::data::{self, clip};
 use crate::error::FormatError;
+use crate::numpy;
 use crate::zip::{Archive, Member};
 
 /// The number that the legacy container begins with, little-endian.
@@ -85,9 +87,24 @@ impl File<'_> {
         let mut metadata = BTreeMap::new();
         for (flat, begin, sources) in flats {
             metadata.extend(flat.metadata);
-            for (name, tensor) in flat.tensors {
-                let entry = self.entry(&name, &tensor, begin, sources, big_endian)?;
-                entries.insert(name, entry);
+            if !flat.warnings.is_empty() {
+                tracing::warn!(
+                    "{}: left unread: {}",
+                    self.path.display(),
+                    flat.warnings.join(", ")
+                );
+            }
+            for (name, named) in flat.tensors {
+                let place = Place {
+                    begin,
+                    sources,
+                    big_endian,
+                };
+                let entry = self.leaf(&name, &named, &place)?;
+                if entries.insert(name.clone(), entry).is_some() {
+                    let reason = format!("two tensors have the name `{}`", clip(&name));
+                    return Err(self.malformed(begin, reason));
+                }
             }
         }
         metadata.insert("pytorch.container".to_owned(), container.to_owned());
@@ -99,14 +116,138 @@ impl File<'_> {
         ))
     }
 
-    fn entry(
+    /// The entry of whatever a name stands for.
+    fn leaf(&self, name: &str, named: &Named, place: &Place<'_>) -> Result<Entry, FormatError> {
+        let at = (place.begin + named.leaf.at()) as u64;
+        let (path, tensor) = (self.path.to_owned(), clip(name));
+        let refuse = move |reason: String| FormatError::Tensor {
+            path: path.clone(),
+            tensor: tensor.clone(),
+            offset: Some(at),
+            reason,
+        };
+        let expanded = |bytes: u64| bytes <= (self.map.len() as u64).saturating_add(data::VIEW_MARGIN);
+        let (kind, shape, reason) = match &*named.leaf {
+            Leaf::Strided(tensor) => {
+                let (reader, bytes) = self.reader(name, tensor, place)?;
+                let reader = Arc::new(reader);
+                let stored = reader.clone();
+                let (dtype, shape) = (reader.dtype.clone(), reader.shape.clone());
+                if matches!(dtype, Dtype::Quantized(_)) {
+                    let reason = "its scale is not known, without which quantized integers are no numbers";
+                    (dtype.to_string(), tensor.shape.clone(), reason.to_owned())
+                } else {
+                    let entry = Entry::new(dtype, shape, bytes, move || reader.read());
+                    return Ok(entry.with_stored(move || Ok(data::shared(stored.bytes()?))));
+                }
+            }
+            Leaf::Array(array) => {
+                let begin = self.map.as_ptr() as usize;
+                let offset = (array.bytes.as_ptr() as usize)
+                    .checked_sub(begin)
+                    .filter(|offset| *offset < self.map.len());
+                let entry = numpy::array(
+                    self.path,
+                    name,
+                    (array.dtype.clone(), array.size, array.big_endian),
+                    (&array.shape, array.fortran),
+                    array.bytes.clone(),
+                    offset.unwrap_or(place.begin + array.at),
+                );
+                let entry = entry.map_err(|reason| refuse(reason))?;
+                return Ok(entry.with_generated(named.is_number));
+            }
+            Leaf::Sparse(sparse) => {
+                let mut indices = Vec::new();
+                for tensor in &sparse.indices {
+                    indices.push(self.reader(name, tensor, place)?.0);
+                }
+                let (values, _) = self.reader(name, &sparse.values, place)?;
+                let element = sparse.values.element;
+                let elements = data::elements(&sparse.shape);
+                let bytes = elements.and_then(|count| count.checked_mul(element.size() as u64));
+                match bytes.filter(|bytes| expanded(*bytes)) {
+                    None => (
+                        format!("sparse {}", element.dtype()),
+                        sparse.shape.clone(),
+                        format!(
+                            "it is sparse, and dense its shape {:?} would be far larger than the file; save it by `.to_dense()`",
+                            sparse.shape
+                        ),
+                    ),
+                    Some(bytes) => {
+                        let dense = derived::Dense::new(sparse, indices, values).map_err(&refuse)?;
+                        let dense = Arc::new(dense);
+                        let stored = dense.clone();
+                        let shape = dense.shape.clone();
+                        let again = refuse.clone();
+                        let entry = Entry::new(element.dtype(), shape, bytes as usize, move || {
+                            dense.read().map_err(|error| error.or(&refuse))
+                        });
+                        return Ok(entry.with_stored(move || {
+                            let bytes = stored.bytes().map_err(|error| error.or(&again))?;
+                            Ok(data::shared(bytes))
+                        }));
+                    }
+                }
+            }
+            Leaf::Quantized(quantized) if quantized.tensor.element.is_packed() => (
+                quantized.tensor.element.dtype().to_string(),
+                quantized.tensor.shape.clone(),
+                format!(
+                    "its type {} packs several numbers into a byte; save it by `.dequantize()`",
+                    quantized.tensor.element.dtype()
+                ),
+            ),
+            Leaf::Quantized(quantized) => {
+                let (values, bytes) = self.reader(name, &quantized.tensor, place)?;
+                let element = quantized.tensor.element;
+                let channels = match &quantized.scale {
+                    super::pickle::Scale::Tensor { .. } => None,
+                    super::pickle::Scale::Channels {
+                        scales,
+                        zero_points,
+                        ..
+                    } => Some((
+                        self.reader(name, scales, place)?.0,
+                        self.reader(name, zero_points, place)?.0,
+                    )),
+                };
+                let floats = derived::Floats::new(quantized, values, channels).map_err(&refuse)?;
+                let shape = floats.shape.clone();
+                return Ok(Entry::new(element.dtype(), shape, bytes, move || {
+                    floats.read().map_err(|error| error.or(&refuse))
+                }));
+            }
+            Leaf::Refused(refused) => (
+                refused.kind.clone(),
+                refused.shape.clone(),
+                refused.reason.clone(),
+            ),
+        };
+        let sizes: Option<Vec<usize>> = data::elements(&shape).and_then(|_| {
+            shape
+                .iter()
+                .map(|size| usize::try_from(*size).ok())
+                .collect()
+        });
+        let sizes = sizes.unwrap_or_default();
+        Ok(Entry::new(Dtype::Other(kind), sizes, 0, move || {
+            Err(refuse(reason.clone()))
+        }))
+    }
+
+    fn reader(
         &self,
         name: &str,
         tensor: &Tensor,
-        begin: usize,
-        sources: &HashMap<String, Source>,
-        big_endian: bool,
-    ) -> Result<Entry, FormatError> {
+        place: &Place<'_>,
+    ) -> Result<(Reader, usize), FormatError> {
+        let &Place {
+            begin,
+            sources,
+            big_endian,
+        } = place;
         let refuse = |reason: String| FormatError::Tensor {
             path: self.path.to_owned(),
             tensor: clip(name),
@@ -177,6 +318,9 @@ impl File<'_> {
             name: name.to_owned(),
             offset: (source.offset() + begin) as u64,
             dtype: tensor.element.dtype(),
+            element: tensor.element,
+            negated: tensor.negated,
+            conjugated: tensor.conjugated,
             shape: shape.ok_or_else(outside)?,
             view: (!data::is_contiguous(&tensor.shape, &tensor.strides) && elements > 0)
                 .then(|| (tensor.shape.clone(), tensor.strides.clone(), size as usize)),
@@ -185,12 +329,15 @@ impl File<'_> {
             end: begin + if elements == 0 { 0 } else { span as usize },
             source: source.clone(),
         };
-        let (dtype, shape) = (reader.dtype.clone(), reader.shape.clone());
-        let reader = Arc::new(reader);
-        let stored = reader.clone();
-        let entry = Entry::new(dtype, shape, bytes as usize, move || reader.read());
-        Ok(entry.with_stored(move || Ok(data::shared(stored.bytes()?))))
+        Ok((reader, bytes as usize))
     }
+}
+
+/// What all tensors of one pickle share: where it begins, its storages, and the byte order of those.
+struct Place<'a> {
+    begin: usize,
+    sources: &'a HashMap<String, Source>,
+    big_endian: bool,
 }
 
 /// From the first element of a view to behind its last one.
@@ -206,12 +353,15 @@ fn span(tensor: &Tensor, elements: u64) -> Option<u64> {
 }
 
 /// One tensor: where its bytes are, and what must happen to them.
-struct Reader {
+pub(super) struct Reader {
     path: PathBuf,
     name: String,
     offset: u64,
-    dtype: Dtype,
-    shape: Vec<usize>,
+    pub(super) dtype: Dtype,
+    pub(super) element: Element,
+    pub(super) shape: Vec<usize>,
+    negated: bool,
+    conjugated: bool,
     /// Shape, strides and element size of what is not contiguous.
     view: Option<(Vec<u64>, Vec<u64>, usize)>,
     /// The size of the words to be turned around; one for none.
@@ -239,7 +389,7 @@ impl Reader {
     }
 
     /// The elements, little-endian and in row-major order.
-    fn bytes(&self) -> Result<Bytes, FormatError> {
+    pub(super) fn bytes(&self) -> Result<Bytes, FormatError> {
         let storage = match &self.source {
             Source::Mapped(bytes, _) => bytes.clone(),
             // A storage may be large and its checksum wrong: `torch.save` can be told not to compute any.
@@ -251,6 +401,11 @@ impl Reader {
         }
         if self.swap > 1 {
             bytes = data::swapped(&bytes, self.swap).into();
+        }
+        if self.negated || self.conjugated {
+            let mut signed = bytes.to_vec();
+            derived::change_signs(&mut signed, self.element, self.negated, self.conjugated);
+            bytes = signed.into();
         }
         Ok(bytes)
     }
@@ -343,6 +498,7 @@ pub(crate) fn zip(path: &Path, map: &Bytes, archive: Archive) -> Result<Checkpoi
                 sources.insert(key.to_owned(), source);
             }
         }
+        add_embedded(&mut sources, map, &values);
         let begin = if member.is_stored() { begin } else { 0 };
         read.push((flat, begin, sources));
     }
@@ -374,8 +530,7 @@ pub(super) fn legacy(path: &Path, map: &Bytes) -> Result<Checkpoint, FormatError
     let none = Persistent::Refused;
     let magic = file.pickle(0, &none)?;
     if !matches!(magic.node(&magic.root), Some(Node::Long(number)) if number[..] == MAGIC) {
-        let reason = "it is a pickle, but not one that `torch.save` wrote: PyTorch's magic number is not there";
-        return Err(file.malformed(0, reason));
+        return plain(&file, &magic);
     }
     let mut at = magic.length;
     let protocol = file.pickle(at, &none)?;
@@ -420,6 +575,7 @@ pub(super) fn legacy(path: &Path, map: &Bytes) -> Result<Checkpoint, FormatError
         sources.insert(key, source);
         at = next;
     }
+    add_embedded(&mut sources, map, &values);
     let flat = flatten(&values, "").map_err(file.refusal(begin))?;
     file.checkpoint(
         Format::PyTorch,
@@ -427,6 +583,60 @@ pub(super) fn legacy(path: &Path, map: &Bytes) -> Result<Checkpoint, FormatError
         vec![(flat, begin, &sources)],
         false,
     )
+}
+
+/// What `pickle.dump` wrote: one pickle, whose tensors are NumPy's or have their storages in it.
+fn plain(file: &File<'_>, values: &Pickle) -> Result<Checkpoint, FormatError> {
+    let flat = flatten(values, "").map_err(file.refusal(0))?;
+    if flat.tensors.is_empty() {
+        let reason = "it is a pickle, but neither one that `torch.save` wrote nor one with tensors or arrays in it";
+        return Err(file.malformed(0, reason));
+    }
+    let mut sources = HashMap::new();
+    add_embedded(&mut sources, file.map, values);
+    let flats = vec![(flat, 0, &sources)];
+    file.checkpoint(Format::PyTorch, "pickle", flats, false)
+}
+
+/// The storages that lie in a pickle itself.
+fn add_embedded(sources: &mut HashMap<String, Source>, map: &Bytes, values: &Pickle) {
+    for (key, bytes) in &values.embedded {
+        let offset = (bytes.as_ptr() as usize).checked_sub(map.as_ptr() as usize);
+        let offset = offset.filter(|offset| *offset < map.len()).unwrap_or(0);
+        sources.insert(key.to_string(), Source::Mapped(bytes.clone(), offset));
+    }
+}
+
+/// A storage that was saved into a pickle as a file of its own: what it is, its bytes, and how many were parsed.
+pub(super) fn embedded(bytes: &Bytes) -> Result<(Storage, Bytes, usize), String> {
+    let mut at = 0;
+    let mut next = |persistent: &Persistent<'_>| {
+        let pickle = Pickle::read_within(&bytes.slice(at..), persistent, true)
+            .map_err(|(offset, reason)| format!("a storage in it, at its byte {}: {reason}", at + offset))?;
+        at += pickle.length;
+        Ok::<Pickle, String>(pickle)
+    };
+    let magic = next(&Persistent::Refused)?;
+    if !matches!(magic.node(&magic.root), Some(Node::Long(number)) if number[..] == MAGIC) {
+        return Err("a storage in it is not in the form that `torch.save` once had".to_owned());
+    }
+    next(&Persistent::Refused)?;
+    next(&Persistent::Refused)?;
+    let values = next(&Persistent::Storages)?;
+    next(&Persistent::Refused)?;
+    let Some(Node::Storage(storage)) = values.node(&values.root) else {
+        return Err("what should be a storage in it is none".to_owned());
+    };
+    let unit = storage.element.map_or(1, Element::size) as u64;
+    let rest = bytes.get(at..).unwrap_or_default();
+    let count = rest.first_chunk().map(|count| u64::from_le_bytes(*count));
+    let length = count
+        .and_then(|count| count.checked_mul(unit))
+        .and_then(|length| usize::try_from(length).ok())
+        .filter(|length| *length <= rest.len() - 8)
+        .ok_or("a storage in it is truncated")?;
+    let storage = Storage::clone(storage);
+    Ok((storage, bytes.slice(at + 8..at + 8 + length), at))
 }
 
 impl File<'_> {
@@ -579,11 +789,12 @@ pub(super) fn tar(path: &Path, map: &Bytes) -> Result<Checkpoint, FormatError> {
         let (tensor, next) = tar_tensor(&map[..end], at, storage)
             .ok_or_else(|| file.malformed(at, "a tensor's shape is truncated or out of range"))?;
         at = next;
-        listed.insert(key, Node::Tensor(Box::new(tensor)));
+        listed.insert(key, Node::Tensor(Arc::new(Leaf::Strided(tensor))));
     }
 
     let (begin, _) = member("pickle")?;
     let values = file.pickle(begin, &Persistent::Listed(&listed))?;
+    add_embedded(&mut sources, map, &values);
     let flat = flatten(&values, "").map_err(file.refusal(begin))?;
     // Where a tensor is made is a place in the file here, not in the pickle.
     file.checkpoint(Format::PyTorch, "tar", vec![(flat, 0, &sources)], false)
@@ -615,6 +826,8 @@ fn tar_tensor(bytes: &[u8], at: usize, storage: &Storage) -> Option<(Tensor, usi
         offset: number(offset)?,
         shape: numbers(sizes)?,
         strides: numbers(strides)?,
+        negated: false,
+        conjugated: false,
         at,
     };
     Some((tensor, offset + 8))

@@ -1,14 +1,15 @@
 //! From a pickle's values to dotted names: wrappers, prefixes and what is kept as text.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::pickle::{Node, Pickle, Refusal, Tensor, Value};
+use super::pickle::{Leaf, Node, Pickle, Refusal, Tensor, Unread, Value, attribute};
 use crate::data::clip;
 
 /// The deepest nesting of dictionaries and lists. It also ends those that hold themselves.
-const DEEPEST: usize = 64;
+const DEEPEST: usize = 192;
 /// The most places that are looked at; a dictionary that is in many places counts once for each.
 const MOST_PLACES: usize = 1 << 22;
 /// The most bytes that all names and texts take, since a short key may prefix any number of names.
@@ -17,6 +18,8 @@ const MOST_TEXT: usize = 64 << 20;
 const LONGEST: usize = 1024;
 /// The largest dictionary without a tensor, and the most entries of metadata, that are kept.
 const MOST_METADATA: usize = 1024;
+/// How many of the values that are not read are named.
+const MOST_UNREAD: usize = 64;
 
 /// The longest list that is taken apart when it is too long for one text or holds dictionaries.
 const MOST_ITEMS: usize = 64;
@@ -44,8 +47,18 @@ const TRAINING: [&str; 9] = [
 /// The tensors of a pickle by name, and the text beside them.
 #[derive(Debug, Default)]
 pub(super) struct Flat {
-    pub(super) tensors: IndexMap<String, Tensor>,
+    pub(super) tensors: IndexMap<String, Named>,
     pub(super) metadata: BTreeMap<String, String>,
+    /// What may have been weights and is left unread.
+    pub(super) warnings: Vec<String>,
+}
+
+/// A tensor under its name.
+#[derive(Debug)]
+pub(super) struct Named {
+    pub(super) leaf: Arc<Leaf>,
+    /// Whether it is a number that NumPy wraps, which may be a weight or a remark.
+    pub(super) is_number: bool,
 }
 
 /// Flattens a pickle; `prefix` begins all names, for a second pickle of the same file.
@@ -55,7 +68,7 @@ pub(super) fn flatten(pickle: &Pickle, prefix: &str) -> Result<Flat, Refusal> {
         holds: vec![None; pickle.nodes.len()],
         flat: Flat::default(),
         left_out: IndexMap::new(),
-        dropped: 0,
+        unread: Vec::new(),
         places: 0,
         text: 0,
         tensors_wanted: true,
@@ -75,9 +88,19 @@ pub(super) fn flatten(pickle: &Pickle, prefix: &str) -> Result<Flat, Refusal> {
     let Walk {
         mut flat,
         left_out,
-        dropped,
+        unread,
         ..
     } = walk;
+    if let Some((class, _)) = pickle.module(root) {
+        flat.metadata
+            .insert("pytorch.class".to_owned(), clip(class));
+    }
+    if flat.tensors.is_empty() && let Some(lost) = flat.warnings.first() {
+        let reason = format!(
+            "no tensor in it has a name: {lost}; load it where its classes are known and save its `state_dict()`"
+        );
+        return Err((0, reason));
+    }
     if !wrappers.is_empty() {
         flat.metadata
             .insert("pytorch.wrapper".to_owned(), wrappers.join("."));
@@ -90,9 +113,12 @@ pub(super) fn flatten(pickle: &Pickle, prefix: &str) -> Result<Flat, Refusal> {
         flat.metadata
             .insert("pytorch.left_out".to_owned(), counted.join(", "));
     }
-    if dropped > 0 {
-        flat.metadata
-            .insert("pytorch.metadata_left_out".to_owned(), dropped.to_string());
+    if !unread.is_empty() {
+        let mut text = unread[..unread.len().min(MOST_UNREAD)].join(", ");
+        if unread.len() > MOST_UNREAD {
+            text.push_str(&format!(" and {} more", unread.len() - MOST_UNREAD));
+        }
+        flat.metadata.insert("pytorch.unread".to_owned(), text);
     }
     Ok(flat)
 }
@@ -104,8 +130,8 @@ struct Walk<'a> {
     flat: Flat,
     /// What is beside the wrapper: for each of its keys, how many tensors.
     left_out: IndexMap<String, usize>,
-    /// How many values were too large to be kept as text.
-    dropped: usize,
+    /// What was not read, by its name and kind.
+    unread: Vec<String>,
     places: usize,
     text: usize,
     tensors_wanted: bool,
@@ -118,11 +144,8 @@ impl<'a> Walk<'a> {
             return Ok(None);
         };
         for name in WRAPPERS {
-            let found = items
-                .iter()
-                .rfind(|(key, _)| matches!(key, Value::Text(key) if &key[..] == name));
-            if let Some((_, inner)) = found
-                && self.pickle.dict(inner).is_some()
+            if let Some(inner) = attribute(items, name)
+                && (self.pickle.dict(inner).is_some() || self.pickle.module(inner).is_some())
                 && self.holds_tensor(inner, 0)?
             {
                 return Ok(Some((name, inner)));
@@ -160,7 +183,8 @@ impl<'a> Walk<'a> {
     /// Keeps what is beside the wrapper as text, and counts the tensors there.
     fn beside(&mut self, root: &'a Value, wrapper: &str) -> Result<(), Refusal> {
         self.tensors_wanted = false;
-        for (key, value) in self.entries(root) {
+        let items = self.pickle.dict(root).unwrap_or_default();
+        for (key, value) in self.entries("", items)? {
             if key == wrapper {
                 continue;
             }
@@ -174,23 +198,107 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// A dictionary's entries by the text of their keys; of equal keys the last counts, as in Python.
-    fn entries(&self, value: &Value) -> IndexMap<String, &'a Value> {
-        let items = self.pickle.dict(value).unwrap_or_default();
-        items
-            .iter()
-            .map(|(key, value)| (self.key(key), value))
-            .collect()
+    /// A dictionary's entries by the text of their keys; of equal keys the last counts, as in Python. Keys that only
+    /// their text makes equal are not, where there are tensors under them.
+    fn entries(
+        &mut self,
+        name: &str,
+        items: &'a [(Value, Value)],
+    ) -> Result<IndexMap<String, &'a Value>, Refusal> {
+        let mut found: IndexMap<String, (&Value, &'a Value)> = IndexMap::new();
+        for (key, value) in items {
+            let text = self.key(key);
+            if let Some((other, replaced)) = found.insert(text.clone(), (key, value))
+                && !self.is_same_key(other, key)
+                && (self.holds_tensor(value, 0)? || self.holds_tensor(replaced, 0)?)
+            {
+                let reason = format!(
+                    "the keys {} and {} would both be called `{}`; rename one of them",
+                    self.shown(other),
+                    self.shown(key),
+                    clip(&joined(name, &text))
+                );
+                return Err((0, reason));
+            }
+        }
+        Ok(found
+            .into_iter()
+            .map(|(text, (_, value))| (text, value))
+            .collect())
     }
 
+    /// A key as a part of a name: those that are tuples of words, as Flax flattens its trees, are joined by dots.
     fn key(&self, key: &Value) -> String {
         match key {
             Value::Text(text) => text.to_string(),
-            other => {
-                let mut text = String::new();
-                self.write(other, &mut text, 0);
-                clip(&text)
-            }
+            other => match self.pickle.node(other) {
+                Some(Node::Tuple(parts))
+                    if !parts.is_empty()
+                        && parts
+                            .iter()
+                            .all(|part| matches!(part, Value::Text(_) | Value::Int(_))) =>
+                {
+                    let parts: Vec<String> = parts.iter().map(|part| self.key(part)).collect();
+                    parts.join(".")
+                }
+                Some(Node::Bytes(bytes)) if bytes.len() <= LONGEST => {
+                    String::from_utf8_lossy(bytes).into_owned()
+                }
+                _ => {
+                    let mut text = String::new();
+                    self.write(other, &mut text, 0);
+                    clip(&text)
+                }
+            },
+        }
+    }
+
+    /// Whether Python takes two keys for one.
+    fn is_same_key(&self, one: &Value, other: &Value) -> bool {
+        match (one, other) {
+            (Value::Text(one), Value::Text(other)) => one == other,
+            (Value::Int(one), Value::Int(other)) => one == other,
+            (Value::Node(one), Value::Node(other)) if one == other => true,
+            (Value::Float(one), Value::Float(other)) => one == other,
+            (Value::None, Value::None) => true,
+            (Value::Bool(one), Value::Bool(other)) => one == other,
+            _ => match (self.pickle.node(one), self.pickle.node(other)) {
+                (Some(Node::Tuple(one)), Some(Node::Tuple(other))) => {
+                    let flat = |value: &Value| !matches!(value, Value::Node(_));
+                    let mut pairs = one.iter().zip(other);
+                    one.len() == other.len()
+                        && pairs.all(|(one, other)| flat(one) && self.is_same_key(one, other))
+                }
+                (Some(Node::Bytes(one)), Some(Node::Bytes(other))) => one == other,
+                _ => false,
+            },
+        }
+    }
+
+    /// A key as Python shows it.
+    fn shown(&self, key: &Value) -> String {
+        match key {
+            Value::Text(text) => format!("'{}'", clip(text)),
+            Value::Int(number) => number.to_string(),
+            other => match self.pickle.node(other) {
+                Some(Node::Tuple(parts)) => {
+                    let parts: Vec<String> = parts
+                        .iter()
+                        .take(MOST_ITEMS)
+                        .map(|part| match part {
+                            Value::Node(_) => "…".to_owned(),
+                            flat => self.shown(flat),
+                        })
+                        .collect();
+                    format!("({})", parts.join(", "))
+                }
+                Some(Node::Bytes(bytes)) => format!("b'{}'", bytes.escape_ascii()),
+                _ => {
+                    let mut text = String::new();
+                    self.write(other, &mut text, 0);
+                    clip(&text)
+                }
+            },
         }
     }
 
@@ -210,31 +318,43 @@ impl<'a> Walk<'a> {
                 "its dictionaries repeat each other beyond all measure".to_owned(),
             ));
         }
-        if let Some(Node::Tensor(tensor)) = self.pickle.node(value) {
-            if self.tensors_wanted {
-                let name = if name.is_empty() { "tensor" } else { name };
-                self.text += size_of::<Tensor>() + size_of::<u64>() * 2 * tensor.shape.len();
-                if self
-                    .flat
-                    .tensors
-                    .insert(name.to_owned(), Tensor::clone(tensor))
-                    .is_some()
+        match self.pickle.node(value) {
+            Some(Node::Tensor(leaf)) => {
+                let attributes = match value {
+                    Value::Node(node) => self.pickle.attributes.get(node),
+                    _ => None,
+                };
+                if let Some(attributes) = attributes
+                    && self.tensors_wanted
+                    && !matches!(**leaf, Leaf::Refused(_))
+                    && self.holds_tensor(attributes, depth)?
                 {
-                    return Err((
-                        tensor.at,
-                        format!("two tensors have the name `{}`", clip(name)),
-                    ));
+                    self.leave(format!("{} (attributes with tensors)", clip(name)), true);
                 }
-            } else if let Some((_, count)) = self.left_out.last_mut() {
-                *count += 1;
+                return self.tensor(name, leaf, false);
             }
-            return Ok(());
+            Some(Node::Storage(storage)) => {
+                let leaf = Leaf::Strided(Tensor::of_storage(storage, 0));
+                return self.tensor(name, &Arc::new(leaf), false);
+            }
+            Some(Node::Scalar(leaf, number)) => {
+                self.keep(name, number);
+                return match self.tensors_wanted {
+                    true => self.tensor(name, leaf, true),
+                    false => Ok(()),
+                };
+            }
+            _ => {}
         }
         let holds = self.holds_tensor(value, depth)?;
         match self.pickle.node(value) {
             Some(Node::Object(attributes)) => self.value(name, attributes, depth + 1)?,
+            Some(Node::Unread(object)) if self.pickle.module(value).is_none() => {
+                self.object(name, object, depth)?;
+            }
+            Some(Node::Unread(_)) => self.module(name, value, depth)?,
             Some(Node::Dict(items)) if holds || items.len() <= MOST_METADATA => {
-                for (key, value) in self.entries(value) {
+                for (key, value) in self.entries(name, items)? {
                     self.value(&joined(name, &key), value, depth + 1)?;
                 }
             }
@@ -255,15 +375,128 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Takes a tensor, or counts it where none is wanted.
+    fn tensor(&mut self, name: &str, leaf: &Arc<Leaf>, is_number: bool) -> Result<(), Refusal> {
+        if !self.tensors_wanted {
+            if let Some((_, count)) = self.left_out.last_mut() {
+                *count += 1;
+            }
+            return Ok(());
+        }
+        let name = if name.is_empty() { "tensor" } else { name };
+        let named = Named {
+            leaf: leaf.clone(),
+            is_number,
+        };
+        self.text += size_of::<(String, Named)>();
+        if self.flat.tensors.insert(name.to_owned(), named).is_some() {
+            let reason = format!(
+                "two tensors have the name `{}`, as with a key that has dots beside nested keys; rename one of them",
+                clip(name)
+            );
+            return Err((leaf.at(), reason));
+        }
+        Ok(())
+    }
+
+    /// A module that was saved as a whole: what its `state_dict()` gives.
+    fn module(&mut self, name: &str, value: &'a Value, depth: usize) -> Result<(), Refusal> {
+        let pickle = self.pickle;
+        let Some((_, state)) = pickle.module(value) else {
+            return Ok(());
+        };
+        let part = |name: &str| {
+            let part = attribute(state, name).and_then(|part| pickle.dict(part));
+            part.unwrap_or_default()
+        };
+        let passing = attribute(state, "_non_persistent_buffers_set");
+        let passing = match passing.and_then(|names| pickle.node(names)) {
+            Some(Node::List(names) | Node::Set(names) | Node::Tuple(names)) => &names[..],
+            _ => &[],
+        };
+        for of in ["_parameters", "_buffers", "_modules"] {
+            for (key, value) in self.entries(name, part(of))? {
+                let passes = |name: &Value| matches!(name, Value::Text(name) if name[..] == key);
+                let is_none = matches!(value, Value::None);
+                if !is_none && !(of == "_buffers" && passing.iter().any(passes)) {
+                    self.value(&joined(name, &key), value, depth + 1)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An object of another class: what was set by key or appended, and attributes, where there are tensors.
+    fn object(&mut self, name: &str, object: &'a Unread, depth: usize) -> Result<(), Refusal> {
+        let state = object.state.as_ref();
+        let attributes = state.and_then(|state| self.pickle.dict(state));
+        let keyed = [Some(&object.entries[..]), attributes];
+        let mut holds = false;
+        for value in object.items.iter().chain(keyed.iter().flatten().flat_map(|items| items.iter().map(|(_, value)| value))) {
+            holds |= self.holds_tensor(value, depth)?;
+        }
+        if holds {
+            for (at, item) in object.items.iter().enumerate() {
+                self.value(&joined(name, &at.to_string()), item, depth + 1)?;
+            }
+            for items in keyed.into_iter().flatten() {
+                for (key, value) in self.entries(name, items)? {
+                    self.value(&joined(name, &key), value, depth + 1)?;
+                }
+            }
+        }
+        let mut lost = false;
+        if attributes.is_none() && let Some(state) = state {
+            lost |= self.holds_tensor(state, depth)?;
+        }
+        for argument in &object.arguments {
+            lost |= self.holds_tensor(argument, depth)?;
+        }
+        if !holds || lost {
+            let what = if lost {
+                format!("`{}` with tensors", clip(&object.class))
+            } else {
+                format!("`{}`", clip(&object.class))
+            };
+            self.leave(format!("{} ({what})", clip(name)), lost);
+        }
+        Ok(())
+    }
+
+    /// Says that something is not read, and warns where it may have been weights.
+    fn leave(&mut self, what: String, may_be_weights: bool) {
+        self.text += what.len();
+        if may_be_weights && self.tensors_wanted && self.flat.warnings.len() < MOST_UNREAD {
+            self.flat.warnings.push(what.clone());
+        }
+        self.unread.push(what);
+    }
+
     /// Keeps a value as text if it is short.
     fn keep(&mut self, name: &str, value: &Value) {
         let mut text = String::new();
         if self.write(value, &mut text, 0) && self.flat.metadata.len() < MOST_METADATA {
             self.text += text.len();
             self.flat.metadata.insert(name.to_owned(), text);
-        } else {
-            self.dropped += 1;
+            return;
         }
+        let is_number = |item: &Value| matches!(item, Value::Float(_) | Value::Int(_));
+        let (what, are_numbers) = match self.pickle.node(value) {
+            Some(Node::List(items) | Node::Tuple(items)) => (
+                format!("a list of {} items", items.len()),
+                items.len() > MOST_ITEMS && items.iter().all(is_number),
+            ),
+            Some(Node::Set(items)) => (format!("a set of {} items", items.len()), false),
+            Some(Node::Dict(items)) => (format!("a dictionary of {} entries", items.len()), false),
+            Some(Node::Bytes(bytes)) => (format!("{} bytes", bytes.len()), false),
+            Some(Node::Long(_)) => ("an integer beyond 64 bits".to_owned(), false),
+            Some(_) => ("an object".to_owned(), false),
+            None => match value {
+                Value::Text(text) => (format!("a text of {} bytes", text.len()), false),
+                _ => ("a value beyond those that are kept".to_owned(), false),
+            },
+        };
+        self.leave(format!("{} ({what})", clip(name)), are_numbers);
     }
 
     /// Writes a value as text; `false` if it is too long.
@@ -277,6 +510,7 @@ impl<'a> Walk<'a> {
             Value::Text(value) if value.len() > LONGEST => return false,
             Value::Text(value) => text.push_str(value),
             Value::Global(global) => text.push_str(&global.to_string()),
+            Value::Foreign(name) => text.push_str(&clip(name)),
             Value::Mark => {}
             Value::Node(_) => match self.pickle.node(value) {
                 Some(Node::List(items) | Node::Tuple(items) | Node::Set(items))
@@ -293,10 +527,8 @@ impl<'a> Walk<'a> {
                     }
                     text.push(']');
                 }
-                Some(Node::Storage(storage)) => {
-                    text.push_str(&format!("storage {}", clip(&storage.key)))
-                }
-                Some(Node::NumpyType(name, _)) => text.push_str(&clip(name)),
+                Some(Node::NumpyType(kind)) => text.push_str(&clip(&kind.name)),
+                Some(Node::Scalar(_, number)) => return self.write(number, text, depth + 1),
                 _ => return false,
             },
         }
@@ -321,7 +553,14 @@ impl<'a> Walk<'a> {
         let pickle = self.pickle;
         let mut found = false;
         match pickle.node(value) {
-            Some(Node::Tensor(_)) => found = true,
+            Some(Node::Tensor(_) | Node::Storage(_)) => found = true,
+            Some(Node::Unread(object)) => {
+                let keyed = object.entries.iter().map(|(_, value)| value);
+                let given = object.arguments.iter().chain(&object.items);
+                for item in keyed.chain(given).chain(&object.state) {
+                    found |= self.holds_tensor(item, depth + 1)?;
+                }
+            }
             Some(Node::Object(attributes)) => found = self.holds_tensor(attributes, depth + 1)?,
             Some(Node::List(items) | Node::Tuple(items) | Node::Set(items)) => {
                 for item in items {

@@ -31,6 +31,7 @@
 //! tensors that share a storage share its bytes.
 
 pub(crate) mod containers;
+mod derived;
 mod flatten;
 mod globals;
 mod pickle;
@@ -65,7 +66,7 @@ pub(crate) fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
         containers::zip(path, &map, Archive::open(path, FORMAT, &map)?)
     } else if is_tar(&map) {
         containers::tar(path, &map)
-    } else if is_pickle(&map) {
+    } else if is_pickle(&map) || is_text_pickle(&map) {
         containers::legacy(path, &map)
     } else {
         Err(FormatError::Malformed {
@@ -83,6 +84,33 @@ pub(crate) fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
 /// Whether the bytes begin with a pickle of protocol 2 or later.
 pub(crate) fn is_pickle(bytes: &[u8]) -> bool {
     matches!(bytes, [0x80, 2..=5, ..])
+}
+
+/// Whether the bytes begin with a pickle of protocol 0 or 1: an opcode that opens a container or names something, and a
+/// way to the end. A text may begin with the same letter.
+pub(crate) fn is_text_pickle(bytes: &[u8]) -> bool {
+    let begins = match bytes {
+        [b'(', b'd' | b'l' | b't' | b'i', ..] => true,
+        [b'}' | b']' | b')', b'q' | b'r' | b'p' | b'.' | b'(', ..] => true,
+        [b'c', ..] => {
+            // `cmodule\nname\n`, then a place in the memo or a tuple.
+            let mut lines = bytes[1..].splitn(3, |byte| *byte == b'\n');
+            let is_name = |line: Option<&[u8]>| {
+                line.is_some_and(|line| {
+                    !line.is_empty()
+                        && line.len() < 256
+                        && line
+                            .iter()
+                            .all(|byte| byte.is_ascii_alphanumeric() || b"._".contains(byte))
+                })
+            };
+            is_name(lines.next())
+                && is_name(lines.next())
+                && lines.next().is_some_and(|rest| rest.starts_with(b"p") || rest.starts_with(b"q") || rest.starts_with(b"(") || rest.starts_with(b")"))
+        }
+        _ => false,
+    };
+    begins && bytes.trim_ascii_end().ends_with(b".")
 }
 
 /// Whether weights are made of what a pickle names so.

@@ -16,6 +16,8 @@ mod template;
 mod tensors;
 mod zip;
 
+pub(crate) use names::is_dangerous;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -1075,3 +1075,13 @@ mod tests {
         assert!(is_known_danger("nt", "system") && !is_known_danger("at", "dog"));
     }
 }
+
+/// Whether a reader should refuse a pickle for a name alone, although it calls nothing: it is of something that could do
+/// harm, or is no name at all.
+pub(crate) fn is_dangerous(module: &str, name: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '<' | '>');
+    let is_special = |part: &str| part.starts_with("__") && part.ends_with("__");
+    !module.chars().chain(name.chars()).all(is_word)
+        || name.split('.').any(is_special)
+        || matches!(judge(module, name), Judgement::Dangerous(_))
+}
