@@ -33,12 +33,21 @@ const OTHERS: &[(&[u8], &str)] = &[
     (b"BZh", "compressed by bzip2; unpack it first"),
     (b"\xfd7zXZ", "compressed by xz; unpack it first"),
     (b"\x04\x22\x4d\x18", "compressed by LZ4; unpack it first"),
-    (b"# xet version", "a Xet pointer, not the file itself; fetch it by `git xet` or from the hub"),
+    (
+        b"# xet version",
+        "a Xet pointer, not the file itself; fetch it by `git xet` or from the hub",
+    ),
     (b"%PDF-", "a PDF; download the file itself"),
     (b"\x89PNG", "a picture; name the file of the weights"),
     (b"\xff\xd8\xff", "a picture; name the file of the weights"),
-    (b"\x7fELF", "a program or library; name the file of the weights"),
-    (b"SQLite format 3", "an SQLite database; name the file of the weights"),
+    (
+        b"\x7fELF",
+        "a program or library; name the file of the weights",
+    ),
+    (
+        b"SQLite format 3",
+        "an SQLite database; name the file of the weights",
+    ),
     (b"PAR1", "a Parquet table; name the file of the weights"),
     (b"ARROW1", "an Arrow table; name the file of the weights"),
 ];
@@ -195,7 +204,9 @@ fn not_weights(extension: &str, bytes: &[u8]) -> Option<String> {
             lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
         };
         let size = field("size").filter(|size| size.bytes().all(|byte| byte.is_ascii_digit()));
-        let of = size.map_or(String::new(), |size| format!(" to one of {} bytes", clip(size)));
+        let of = size.map_or(String::new(), |size| {
+            format!(" to one of {} bytes", clip(size))
+        });
         return Some(format!(
             "this is a Git LFS pointer{of}, not the file itself; run `git lfs pull` in its repository"
         ));
@@ -230,10 +241,12 @@ fn not_weights(extension: &str, bytes: &[u8]) -> Option<String> {
 
 /// What a text is that is in no format.
 fn plain_text(path: &Path, extension: &str, bytes: &[u8]) -> Option<String> {
+    /// As long as the magic numbers of formats, which a reader may know better.
+    const SHORTEST: usize = 9;
     // Formats that are texts.
     let named = matches!(extension, "yaml" | "yml" | "gz" | "zst" | "index" | "pbtxt")
         || path.file_name().is_some_and(|name| name == "checkpoint");
-    if named || !is_text(bytes) {
+    if named || bytes.len() < SHORTEST || !is_text(bytes) {
         return None;
     }
     let head = head(bytes);
@@ -268,7 +281,9 @@ fn json_text(extension: &str, bytes: &[u8]) -> Option<String> {
     }
     for key in ["error", "errors", "message", "detail"] {
         if let Some(found) = value.get(key) {
-            let text = found.as_str().map_or_else(|| found.to_string(), str::to_owned);
+            let text = found
+                .as_str()
+                .map_or_else(|| found.to_string(), str::to_owned);
             return Some(format!(
                 "this is a server's error in JSON (`{}`); download the file itself",
                 clip(&text)
@@ -276,16 +291,28 @@ fn json_text(extension: &str, bytes: &[u8]) -> Option<String> {
         }
     }
     if value.get("weight_map").is_some() {
-        let reason = "this is an index of shards; name it with the ending `.index.json`, beside its shards";
+        let reason =
+            "this is an index of shards; name it with the ending `.index.json`, beside its shards";
         return Some(reason.to_owned());
     }
     if extension == "json" {
         return None;
     }
-    let keys = ["model_type", "architectures", "tokenizer_class", "added_tokens"];
+    let keys = [
+        "model_type",
+        "architectures",
+        "tokenizer_class",
+        "added_tokens",
+    ];
     let is_beside = keys.iter().any(|key| value.get(key).is_some());
-    let what = if is_beside { "a model's configuration" } else { "JSON" };
-    Some(format!("this is {what}, not weights; download the file itself"))
+    let what = if is_beside {
+        "a model's configuration"
+    } else {
+        "JSON"
+    };
+    Some(format!(
+        "this is {what}, not weights; download the file itself"
+    ))
 }
 
 fn head(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
@@ -309,7 +336,7 @@ fn is_web_page(bytes: &[u8]) -> bool {
         let start = text.get(..beginning.len());
         start.is_some_and(|start| start.eq_ignore_ascii_case(beginning))
     };
-    BEGINNINGS.iter().any(|beginning| begins(&beginning))
+    BEGINNINGS.iter().any(|beginning| begins(beginning))
 }
 
 /// Whether it is nothing but text, as far as it is looked at.

@@ -164,7 +164,11 @@ pub(crate) fn array(
     };
     let elements = data::elements(shape).ok_or_else(beyond)?;
     if elements.checked_mul(size as u64) != Some(bytes.len() as u64) {
-        return Err(format!("{} {shape:?} does not take the {} bytes it has", header.dtype, bytes.len()));
+        return Err(format!(
+            "{} {shape:?} does not take the {} bytes it has",
+            header.dtype,
+            bytes.len()
+        ));
     }
     Ok(entry(path, name, header, Source::Mapped(bytes), offset))
 }
@@ -251,7 +255,11 @@ impl Reader {
         if header.big_endian {
             // Each half of a complex number is turned around.
             let is_complex = matches!(header.dtype, Dtype::Other(_));
-            let word = if is_complex { header.size / 2 } else { header.size };
+            let word = if is_complex {
+                header.size / 2
+            } else {
+                header.size
+            };
             bytes = data::swapped(&bytes, word).into();
         }
         Ok(bytes)

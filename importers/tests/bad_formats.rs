@@ -576,7 +576,19 @@ fn archives_that_play_tricks_are_refused() {
 #[test]
 fn what_is_no_weight_file_at_all_is_named() {
     for (bytes, says) in [
-        (&b"abc"[..], "plain text that begins `abc`"),
+        (&b"Not Found"[..], "plain text that begins `Not Found`"),
+        (
+            b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>",
+            "error in XML (`AccessDenied`)",
+        ),
+        (
+            b"{\"error\": \"Repository not found\"}",
+            "Repository not found",
+        ),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 438\n",
+            "to one of 438 bytes",
+        ),
         (b"\x01\x02\xff", "neither as a zip archive"),
         (b"", "an empty file"),
         (

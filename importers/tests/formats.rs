@@ -164,8 +164,16 @@ fn what_stands_beside_the_tensors_is_kept_as_text() {
         );
     }
     assert!(!metadata.contains_key("long"));
-    for says in ["large (an integer beyond 64 bits)", "raw (2 bytes)", "long (a text of 5000 bytes)"] {
-        assert!(metadata["pytorch.unread"].contains(says), "{}", metadata["pytorch.unread"]);
+    for says in [
+        "large (an integer beyond 64 bits)",
+        "raw (2 bytes)",
+        "long (a text of 5000 bytes)",
+    ] {
+        assert!(
+            metadata["pytorch.unread"].contains(says),
+            "{}",
+            metadata["pytorch.unread"]
+        );
     }
 }
 
@@ -193,13 +201,27 @@ fn pickles_of_arrays_modules_and_odd_tensors_are_what_torch_and_numpy_read() {
     let mut complex = 0;
     for path in files(&fixtures("pickles")) {
         let expected = path.with_extension("safetensors");
-        if path.extension().is_some_and(|ending| ending == "safetensors") || !expected.is_file() {
+        if path
+            .extension()
+            .is_some_and(|ending| ending == "safetensors")
+            || !expected.is_file()
+        {
             continue;
         }
-        let (found, expected) = (Checkpoint::open(&path).unwrap(), Checkpoint::open(&expected).unwrap());
-        for (name, entry) in found.iter().filter(|(_, entry)| entry.dtype.to_string() == "C64") {
+        let (found, expected) = (
+            Checkpoint::open(&path).unwrap(),
+            Checkpoint::open(&expected).unwrap(),
+        );
+        for (name, entry) in found
+            .iter()
+            .filter(|(_, entry)| entry.dtype.to_string() == "C64")
+        {
             let expected = expected.get(name).unwrap().stored().unwrap();
-            assert!(entry.stored().unwrap()[..] == expected[..], "{}: {name}", path.display());
+            assert!(
+                entry.stored().unwrap()[..] == expected[..],
+                "{}: {name}",
+                path.display()
+            );
             complex += 1;
         }
     }
@@ -218,10 +240,20 @@ fn random_pickles_are_what_torch_and_numpy_read() {
         let expected = path.with_extension("safetensors");
         if path != expected {
             same(&Checkpoint::open(&path).unwrap(), &expected);
-            let (found, expected) = (Checkpoint::open(&path).unwrap(), Checkpoint::open(&expected).unwrap());
-            for (name, entry) in found.iter().filter(|(_, entry)| entry.dtype.to_string() == "C64") {
+            let (found, expected) = (
+                Checkpoint::open(&path).unwrap(),
+                Checkpoint::open(&expected).unwrap(),
+            );
+            for (name, entry) in found
+                .iter()
+                .filter(|(_, entry)| entry.dtype.to_string() == "C64")
+            {
                 let expected = expected.get(name).unwrap().stored().unwrap();
-                assert!(entry.stored().unwrap()[..] == expected[..], "{}: {name}", path.display());
+                assert!(
+                    entry.stored().unwrap()[..] == expected[..],
+                    "{}: {name}",
+                    path.display()
+                );
             }
             count += 1;
         }
@@ -291,12 +323,18 @@ fn tensors_that_cannot_be_read_are_listed_and_say_why() {
 fn what_torch_alone_reads_is_read_too() {
     let folder = fixtures("pytorch/refused");
     let open = |name: &str| Checkpoint::open(folder.join(name)).unwrap();
-    let names: Vec<String> = open("module.pt").iter().map(|(name, _)| name.to_owned()).collect();
+    let names: Vec<String> = open("module.pt")
+        .iter()
+        .map(|(name, _)| name.to_owned())
+        .collect();
     assert_eq!(names, ["weight", "bias"]);
     let values = |name: &str, tensor: &str| open(name).get(tensor).unwrap().read().unwrap();
     assert_eq!(values("sparse.pt", "f").to_vec::<f32>().unwrap(), [1.0]);
     let tenths = values("quantized.pt", "q").to_vec::<f32>().unwrap();
-    assert!(tenths.iter().all(|value| (value - 1.0).abs() < 1e-6), "{tenths:?}");
+    assert!(
+        tenths.iter().all(|value| (value - 1.0).abs() < 1e-6),
+        "{tenths:?}"
+    );
 }
 
 #[test]

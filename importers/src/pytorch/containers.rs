@@ -126,7 +126,8 @@ impl File<'_> {
             offset: Some(at),
             reason,
         };
-        let expanded = |bytes: u64| bytes <= (self.map.len() as u64).saturating_add(data::VIEW_MARGIN);
+        let expanded =
+            |bytes: u64| bytes <= (self.map.len() as u64).saturating_add(data::VIEW_MARGIN);
         let (kind, shape, reason) = match &*named.leaf {
             Leaf::Strided(tensor) => {
                 let (reader, bytes) = self.reader(name, tensor, place)?;
@@ -134,7 +135,8 @@ impl File<'_> {
                 let stored = reader.clone();
                 let (dtype, shape) = (reader.dtype.clone(), reader.shape.clone());
                 if matches!(dtype, Dtype::Quantized(_)) {
-                    let reason = "its scale is not known, without which quantized integers are no numbers";
+                    let reason =
+                        "its scale is not known, without which quantized integers are no numbers";
                     (dtype.to_string(), tensor.shape.clone(), reason.to_owned())
                 } else {
                     let entry = Entry::new(dtype, shape, bytes, move || reader.read());
@@ -154,7 +156,7 @@ impl File<'_> {
                     array.bytes.clone(),
                     offset.unwrap_or(place.begin + array.at),
                 );
-                let entry = entry.map_err(|reason| refuse(reason))?;
+                let entry = entry.map_err(&refuse)?;
                 return Ok(entry.with_generated(named.is_number));
             }
             Leaf::Sparse(sparse) => {
@@ -176,7 +178,8 @@ impl File<'_> {
                         ),
                     ),
                     Some(bytes) => {
-                        let dense = derived::Dense::new(sparse, indices, values).map_err(&refuse)?;
+                        let dense =
+                            derived::Dense::new(sparse, indices, values).map_err(&refuse)?;
                         let dense = Arc::new(dense);
                         let stored = dense.clone();
                         let shape = dense.shape.clone();
@@ -611,8 +614,9 @@ fn add_embedded(sources: &mut HashMap<String, Source>, map: &Bytes, values: &Pic
 pub(super) fn embedded(bytes: &Bytes) -> Result<(Storage, Bytes, usize), String> {
     let mut at = 0;
     let mut next = |persistent: &Persistent<'_>| {
-        let pickle = Pickle::read_within(&bytes.slice(at..), persistent, true)
-            .map_err(|(offset, reason)| format!("a storage in it, at its byte {}: {reason}", at + offset))?;
+        let pickle = Pickle::read_within(&bytes.slice(at..), persistent, true).map_err(
+            |(offset, reason)| format!("a storage in it, at its byte {}: {reason}", at + offset),
+        )?;
         at += pickle.length;
         Ok::<Pickle, String>(pickle)
     };

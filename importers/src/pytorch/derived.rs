@@ -81,7 +81,11 @@ fn places(reader: &Reader) -> Result<Vec<u64>, Unreadable> {
         _ => None,
     };
     let places: Option<Vec<u64>> = places;
-    places.ok_or_else(|| "an index of its is negative or no integer".to_owned().into())
+    places.ok_or_else(|| {
+        "an index of its is negative or no integer"
+            .to_owned()
+            .into()
+    })
 }
 
 /// A sparse tensor, which is read as a dense one.
@@ -97,7 +101,11 @@ pub(super) struct Dense {
 }
 
 impl Dense {
-    pub(super) fn new(sparse: &Sparse, indices: Vec<Reader>, values: Reader) -> Result<Self, String> {
+    pub(super) fn new(
+        sparse: &Sparse,
+        indices: Vec<Reader>,
+        values: Reader,
+    ) -> Result<Self, String> {
         let wrong = || {
             format!(
                 "its indices and values do not make a tensor of {:?} in the layout {}",
@@ -187,12 +195,13 @@ impl Dense {
                 all.ok_or_else(|| "an index of its lies beyond its shape".to_owned())?;
             let pairs = into.chunks_exact_mut(size).zip(from.chunks_exact(size));
             for ((into, from), seen) in pairs.zip(seen) {
-                if *seen {
-                    add(into, from, self.values.element)?;
-                } else {
-                    into.copy_from_slice(from);
-                    *seen = true;
+                // PyTorch adds the first to zero, too, which tells in the sign of a zero.
+                match add(into, from, self.values.element) {
+                    Err(reason) if *seen => return Err(reason.into()),
+                    Err(_) => into.copy_from_slice(from),
+                    Ok(()) => {}
                 }
+                *seen = true;
             }
             Ok(())
         };
@@ -207,7 +216,8 @@ impl Dense {
                 for (axis, &bound) in self.shape[..axes].iter().enumerate() {
                     let place = places.get(axis * count + item).copied().unwrap_or(0);
                     let place = usize::try_from(place).ok().filter(|place| *place < bound);
-                    let place = place.ok_or_else(|| "an index of its lies beyond its shape".to_owned())?;
+                    let place =
+                        place.ok_or_else(|| "an index of its lies beyond its shape".to_owned())?;
                     at = at * bound + place;
                 }
                 put(at * tail, item * tail, tail)?;
@@ -233,8 +243,13 @@ impl Dense {
                     return Err(beyond());
                 }
                 for item in from as usize..to as usize {
-                    let across = usize::try_from(plain[batch * stored + item]).map_err(|_| beyond())?;
-                    let (row, column) = if self.by_columns() { (across, line) } else { (line, across) };
+                    let across =
+                        usize::try_from(plain[batch * stored + item]).map_err(|_| beyond())?;
+                    let (row, column) = if self.by_columns() {
+                        (across, line)
+                    } else {
+                        (line, across)
+                    };
                     if row >= rows / height || column >= columns / width {
                         return Err(beyond());
                     }
@@ -332,7 +347,9 @@ impl Floats {
                     .iter()
                     .any(|reader| reader.shape.iter().product::<usize>() != count.unwrap_or(0))
                 {
-                    return Err(format!("it does not have one scale for each index of axis {axis}"));
+                    return Err(format!(
+                        "it does not have one scale for each index of axis {axis}"
+                    ));
                 }
                 Channels::Each {
                     scales: scales.into(),
@@ -352,11 +369,17 @@ impl Floats {
     pub(super) fn read(&self) -> Result<TensorData, Unreadable> {
         let bytes = self.values.bytes()?;
         let integers: Vec<i64> = match self.values.element.names().0 {
-            "qint8" => bytes.iter().map(|&byte| byte.cast_signed().into()).collect(),
+            "qint8" => bytes
+                .iter()
+                .map(|&byte| byte.cast_signed().into())
+                .collect(),
             "quint8" => bytes.iter().map(|&byte| byte.into()).collect(),
             _ => {
                 let (words, _) = bytes.as_chunks();
-                words.iter().map(|word| i32::from_le_bytes(*word).into()).collect()
+                words
+                    .iter()
+                    .map(|word| i32::from_le_bytes(*word).into())
+                    .collect()
             }
         };
         let floats: Vec<f32> = match &self.scale {
@@ -398,15 +421,24 @@ fn floats(reader: &Reader) -> Result<Vec<f64>, Unreadable> {
         }
         Dtype::F32 => {
             let (words, _) = bytes.as_chunks();
-            words.iter().map(|word| f32::from_le_bytes(*word).into()).collect()
+            words
+                .iter()
+                .map(|word| f32::from_le_bytes(*word).into())
+                .collect()
         }
         Dtype::I64 => {
             let (words, _) = bytes.as_chunks();
-            words.iter().map(|word| i64::from_le_bytes(*word) as f64).collect()
+            words
+                .iter()
+                .map(|word| i64::from_le_bytes(*word) as f64)
+                .collect()
         }
         Dtype::I32 => {
             let (words, _) = bytes.as_chunks();
-            words.iter().map(|word| i32::from_le_bytes(*word).into()).collect()
+            words
+                .iter()
+                .map(|word| i32::from_le_bytes(*word).into())
+                .collect()
         }
         _ => return Err(format!("its scales are of the type {}", reader.dtype).into()),
     })

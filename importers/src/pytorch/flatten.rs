@@ -95,7 +95,9 @@ pub(super) fn flatten(pickle: &Pickle, prefix: &str) -> Result<Flat, Refusal> {
         flat.metadata
             .insert("pytorch.class".to_owned(), clip(class));
     }
-    if flat.tensors.is_empty() && let Some(lost) = flat.warnings.first() {
+    if flat.tensors.is_empty()
+        && let Some(lost) = flat.warnings.first()
+    {
         let reason = format!(
             "no tensor in it has a name: {lost}; load it where its classes are known and save its `state_dict()`"
         );
@@ -418,7 +420,7 @@ impl<'a> Walk<'a> {
             for (key, value) in self.entries(name, part(of))? {
                 let passes = |name: &Value| matches!(name, Value::Text(name) if name[..] == key);
                 let is_none = matches!(value, Value::None);
-                if !is_none && !(of == "_buffers" && passing.iter().any(passes)) {
+                if !(is_none || of == "_buffers" && passing.iter().any(passes)) {
                     self.value(&joined(name, &key), value, depth + 1)?;
                 }
             }
@@ -432,7 +434,12 @@ impl<'a> Walk<'a> {
         let attributes = state.and_then(|state| self.pickle.dict(state));
         let keyed = [Some(&object.entries[..]), attributes];
         let mut holds = false;
-        for value in object.items.iter().chain(keyed.iter().flatten().flat_map(|items| items.iter().map(|(_, value)| value))) {
+        for value in object.items.iter().chain(
+            keyed
+                .iter()
+                .flatten()
+                .flat_map(|items| items.iter().map(|(_, value)| value)),
+        ) {
             holds |= self.holds_tensor(value, depth)?;
         }
         if holds {
@@ -446,7 +453,9 @@ impl<'a> Walk<'a> {
             }
         }
         let mut lost = false;
-        if attributes.is_none() && let Some(state) = state {
+        if attributes.is_none()
+            && let Some(state) = state
+        {
             lost |= self.holds_tensor(state, depth)?;
         }
         for argument in &object.arguments {

@@ -123,7 +123,11 @@ impl Element {
 
     /// The type of bytes, which a storage without a type has.
     pub(super) fn byte() -> Self {
-        Self(ROWS.iter().find(|row| row.name == "uint8").unwrap_or(&ROWS[0]))
+        Self(
+            ROWS.iter()
+                .find(|row| row.name == "uint8")
+                .unwrap_or(&ROWS[0]),
+        )
     }
 
     /// Whether several values are in one byte.
@@ -158,11 +162,27 @@ impl Element {
 static INERT: &[(&str, &[&str])] = &[
     (
         "builtins",
-        &["bytearray", "complex", "range", "slice", "type", "Ellipsis", "NotImplemented"],
+        &[
+            "bytearray",
+            "complex",
+            "range",
+            "slice",
+            "type",
+            "Ellipsis",
+            "NotImplemented",
+        ],
     ),
     (
         "__builtin__",
-        &["bytearray", "complex", "long", "slice", "type", "unicode", "xrange"],
+        &[
+            "bytearray",
+            "complex",
+            "long",
+            "slice",
+            "type",
+            "unicode",
+            "xrange",
+        ],
     ),
     ("functools", &["partial"]),
     ("pathlib", PATHS),
@@ -174,16 +194,26 @@ static INERT: &[(&str, &[&str])] = &[
     ("torch.distributed._tensor", &["DTensor"]),
     ("torch.distributed._tensor.api", &["DTensor"]),
     ("torch.distributed.tensor._api", &["DTensor"]),
-    ("torch.distributed.tensor._dtensor_spec", &["DTensorSpec", "TensorMeta"]),
+    (
+        "torch.distributed.tensor._dtensor_spec",
+        &["DTensorSpec", "TensorMeta"],
+    ),
     ("torch.distributed._tensor.placement_types", PLACEMENTS),
     ("torch.distributed.tensor.placement_types", PLACEMENTS),
     ("torch.distributed.remote_device", &["_remote_device"]),
     ("torch.distributed._shard.metadata", &["ShardMetadata"]),
     ("torch.distributed._shard.sharded_tensor.shard", &["Shard"]),
-    ("torch.distributed._shard.sharded_tensor.api", &["ShardedTensor"]),
+    (
+        "torch.distributed._shard.sharded_tensor.api",
+        &["ShardedTensor"],
+    ),
     (
         "torch.distributed._shard.sharded_tensor.metadata",
-        &["ShardedTensorMetadata", "TensorProperties", "MEM_FORMAT_ENCODING"],
+        &[
+            "ShardedTensorMetadata",
+            "TensorProperties",
+            "MEM_FORMAT_ENCODING",
+        ],
     ),
     (
         "torch.distributed.checkpoint.metadata",
@@ -198,7 +228,10 @@ static INERT: &[(&str, &[&str])] = &[
             "_MEM_FORMAT_ENCODING",
         ],
     ),
-    ("torch.distributed.checkpoint.filesystem", &["_StorageInfo", "_StoragePrefix"]),
+    (
+        "torch.distributed.checkpoint.filesystem",
+        &["_StorageInfo", "_StoragePrefix"],
+    ),
 ];
 
 const PATHS: &[&str] = &[
@@ -209,7 +242,14 @@ const PATHS: &[&str] = &[
     "PureWindowsPath",
     "WindowsPath",
 ];
-const PLACEMENTS: &[&str] = &["DTensorSpec", "Partial", "Replicate", "Shard", "TensorMeta", "_StridedShard"];
+const PLACEMENTS: &[&str] = &[
+    "DTensorSpec",
+    "Partial",
+    "Replicate",
+    "Shard",
+    "TensorMeta",
+    "_StridedShard",
+];
 
 fn is_inert(module: &str, name: &str) -> bool {
     INERT

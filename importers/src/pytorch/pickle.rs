@@ -143,8 +143,8 @@ pub(super) enum Scale {
     },
     /// One scale and zero point for each index of an axis.
     Channels {
-        scales: Tensor,
-        zero_points: Tensor,
+        scales: Box<Tensor>,
+        zero_points: Box<Tensor>,
         axis: usize,
     },
 }
@@ -851,10 +851,7 @@ impl Machine<'_> {
     fn call(&mut self, callable: &Value, arguments: &Value) -> Step<()> {
         let Value::Global(global) = callable else {
             let name = self.name_of(callable).ok_or_else(|| {
-                format!(
-                    "it calls {}, which nothing here does",
-                    self.kind(callable)
-                )
+                format!("it calls {}, which nothing here does", self.kind(callable))
             })?;
             self.make_unread(name, vec![arguments.clone()]);
             return Ok(());
@@ -866,7 +863,11 @@ impl Machine<'_> {
             (Global::Reconstruct, [class, ..]) => {
                 let class = class.clone();
                 let is_known = matches!(class, Value::Global(_));
-                let arguments = if is_known { Vec::new() } else { items[1..].to_vec() };
+                let arguments = if is_known {
+                    Vec::new()
+                } else {
+                    items[1..].to_vec()
+                };
                 return self.instance(&class, arguments);
             }
             (global, items) => global.rebuilds() || items.len() <= MOST_DIMENSIONS,
@@ -1064,7 +1065,7 @@ impl Machine<'_> {
                 return Ok(made);
             }
             // A class's own function, which is not run.
-            (Global::RebuildFromType, [function, class, ..]) => {
+            (Global::RebuildFromType, [function @ Value::Foreign(_), class, ..]) => {
                 let name = |value| self.name_of(value).ok_or_else(wrong);
                 let (function, class) = (name(function)?, name(class)?);
                 self.refused(
@@ -1216,7 +1217,8 @@ impl Machine<'_> {
             values: self.strided(values)?,
             shape: self.naturals(Global::RebuildSparse, shape).ok()?,
         };
-        self.spend(size_of::<Sparse>() + 3 * size_of::<Tensor>()).ok()?;
+        self.spend(size_of::<Sparse>() + 3 * size_of::<Tensor>())
+            .ok()?;
         Some(Leaf::Sparse(sparse))
     }
 
@@ -1242,8 +1244,8 @@ impl Machine<'_> {
                 zero_points,
                 Value::Int(axis),
             ] => Scale::Channels {
-                scales: self.strided(scales)?,
-                zero_points: self.strided(zero_points)?,
+                scales: self.strided(scales)?.into(),
+                zero_points: self.strided(zero_points)?.into(),
                 axis: usize::try_from(*axis)
                     .ok()
                     .filter(|axis| *axis < tensor.shape.len())?,
@@ -1287,7 +1289,10 @@ impl Machine<'_> {
         let element =
             element.ok_or_else(|| format!("`{global}` is given a storage without a type"))?;
         let storage = Storage::clone(storage);
-        let (shape, strides) = (self.naturals(global, shape)?, self.naturals(global, strides)?);
+        let (shape, strides) = (
+            self.naturals(global, shape)?,
+            self.naturals(global, strides)?,
+        );
         let offset = self.natural(global, offset)?;
         self.spend(size_of::<Tensor>() + size_of::<u64>() * 2 * shape.len())?;
         if shape.len() != strides.len() {
@@ -1323,9 +1328,10 @@ impl Machine<'_> {
 
     fn naturals(&self, global: Global, value: &Value) -> Step<Vec<u64>> {
         match self.node(value) {
-            Some(Node::Tuple(items) | Node::List(items)) if items.len() <= MOST_DIMENSIONS => {
-                items.iter().map(|item| self.natural(global, item)).collect()
-            }
+            Some(Node::Tuple(items) | Node::List(items)) if items.len() <= MOST_DIMENSIONS => items
+                .iter()
+                .map(|item| self.natural(global, item))
+                .collect(),
             _ => Err(format!(
                 "`{global}` is given {} for a shape",
                 self.kind(value)
@@ -1334,7 +1340,13 @@ impl Machine<'_> {
     }
 
     /// A NumPy array of numbers; one of objects, texts or dates is left unread.
-    fn numpy_array(&mut self, kind: &Value, shape: &Value, fortran: bool, data: &Value) -> Step<Node> {
+    fn numpy_array(
+        &mut self,
+        kind: &Value,
+        shape: &Value,
+        fortran: bool,
+        data: &Value,
+    ) -> Step<Node> {
         let Some(Node::NumpyType(kind)) = self.node(kind) else {
             return Err("a NumPy array has no type".to_owned());
         };
@@ -1357,7 +1369,8 @@ impl Machine<'_> {
             _ => {}
         }
         if kind.is_record || kind.name.starts_with('V') {
-            let reason = "it is a NumPy array of records; save each of its fields as an array of its own";
+            let reason =
+                "it is a NumPy array of records; save each of its fields as an array of its own";
             let leaf = self.refused("record", shape, reason.to_owned())?;
             return Ok(Node::Tensor(Arc::new(leaf)));
         }
@@ -1365,7 +1378,8 @@ impl Machine<'_> {
             Some(element) => (element.dtype(), element.size(), kind.order == b'>'),
             None => numpy::named(&format!("{}{}", char::from(kind.order), kind.name))?,
         };
-        let elements = data::elements(&shape).and_then(|elements| elements.checked_mul(size as u64));
+        let elements =
+            data::elements(&shape).and_then(|elements| elements.checked_mul(size as u64));
         let bytes = match (self.node(data), elements) {
             (Some(Node::Bytes(bytes)), Some(expected)) if bytes.len() as u64 == expected => {
                 Some(bytes.clone())
@@ -1597,7 +1611,12 @@ fn pairs(items: Vec<Value>) -> Step<Vec<(Value, Value)>> {
 fn python2(bytes: &[u8]) -> Arc<str> {
     match str::from_utf8(bytes) {
         Ok(text) => text.into(),
-        Err(_) => bytes.iter().copied().map(char::from).collect::<String>().into(),
+        Err(_) => bytes
+            .iter()
+            .copied()
+            .map(char::from)
+            .collect::<String>()
+            .into(),
     }
 }
 
