@@ -320,7 +320,14 @@ fn head(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
 }
 
 fn is_web_page(bytes: &[u8]) -> bool {
-    const BEGINNINGS: [&str; 6] = ["<!doctype", "<html", "<head", "<body", "<script", "<title"];
+    const BEGINNINGS: [&str; 6] = [
+        "<!doctype html",
+        "<html",
+        "<head",
+        "<body",
+        "<script",
+        "<title",
+    ];
     let head = head(bytes);
     let mut text = head.trim_start_matches('\u{feff}').trim_start();
     // A page may begin with its XML declaration or with remarks.
