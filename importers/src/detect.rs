@@ -339,11 +339,11 @@ fn is_web_page(bytes: &[u8]) -> bool {
     {
         text = rest.trim_start();
     }
-    let begins = |beginning: &&str| {
+    let begins = |beginning: &str| {
         let start = text.get(..beginning.len());
         start.is_some_and(|start| start.eq_ignore_ascii_case(beginning))
     };
-    BEGINNINGS.iter().any(|beginning| begins(beginning))
+    BEGINNINGS.into_iter().any(begins)
 }
 
 /// Whether it is nothing but text, as far as it is looked at.
