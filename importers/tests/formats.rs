@@ -329,8 +329,8 @@ fn what_torch_alone_reads_is_read_too() {
         .collect();
     assert_eq!(names, ["weight", "bias"]);
     let values = |name: &str, tensor: &str| open(name).get(tensor).unwrap().read().unwrap();
-    assert_eq!(values("sparse.pt", "f").to_vec::<f32>().unwrap(), [1.0]);
-    let tenths = values("quantized.pt", "q").to_vec::<f32>().unwrap();
+    assert_eq!(values("sparse.pt", "f").try_to_vec::<f32>().unwrap(), [1.0]);
+    let tenths = values("quantized.pt", "q").try_to_vec::<f32>().unwrap();
     assert!(
         tenths.iter().all(|value| (value - 1.0).abs() < 1e-6),
         "{tenths:?}"
