@@ -1028,6 +1028,16 @@ pub(super) fn builtin(name: &str) -> Option<&'static str> {
     }
 }
 
+/// Whether a reader should refuse a pickle for a name alone, although it calls nothing: it is of something that could do
+/// harm, or is no name at all.
+pub(crate) fn is_dangerous(module: &str, name: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '<' | '>');
+    let is_special = |part: &str| part.starts_with("__") && part.ends_with("__");
+    !module.chars().chain(name.chars()).all(is_word)
+        || name.split('.').any(is_special)
+        || matches!(judge(module, name), Judgement::Dangerous(_))
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Judgement, is_known_danger, judge};
@@ -1074,14 +1084,4 @@ mod tests {
         assert_eq!(judge("__main__", "run"), Judgement::UnknownFunction);
         assert!(is_known_danger("nt", "system") && !is_known_danger("at", "dog"));
     }
-}
-
-/// Whether a reader should refuse a pickle for a name alone, although it calls nothing: it is of something that could do
-/// harm, or is no name at all.
-pub(crate) fn is_dangerous(module: &str, name: &str) -> bool {
-    let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '<' | '>');
-    let is_special = |part: &str| part.starts_with("__") && part.ends_with("__");
-    !module.chars().chain(name.chars()).all(is_word)
-        || name.split('.').any(is_special)
-        || matches!(judge(module, name), Judgement::Dangerous(_))
 }
