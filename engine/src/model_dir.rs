@@ -288,9 +288,31 @@ pub(crate) fn replace(json: &mut Value, fields: &Map<String, Value>) {
     }
 }
 
+/// How the models of the hub are called that have no owner. There will be no others, so that any other name alone is a
+/// path.
+const OWNERLESS: [&str; 14] = [
+    "albert-",
+    "bert-",
+    "camembert-",
+    "ctrl",
+    "distilbert-",
+    "distilgpt2",
+    "distilroberta-",
+    "gpt2",
+    "openai-gpt",
+    "roberta-",
+    "t5-",
+    "transfo-xl-",
+    "xlm-",
+    "xlnet-",
+];
+
 /// `owner/name`, perhaps with `@revision`, that is not rather a path: it has no weight file's ending, and no folder
-/// of the owner's name is here.
+/// of the owner's name is here. Or the address of a page, which the hub's client reads.
 fn is_hub_id(text: &str) -> bool {
+    if text.contains("://") || text.starts_with("huggingface.co/") || text.starts_with("hf.co/") {
+        return true;
+    }
     let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
     let word = |word: &str| {
         !word.is_empty()
@@ -300,7 +322,8 @@ fn is_hub_id(text: &str) -> bool {
                 .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
     let Some((owner, name)) = id.split_once('/') else {
-        return false;
+        let is_known = OWNERLESS.iter().any(|known| id.starts_with(known));
+        return !revision.is_empty() && is_known && word(id) && !names_a_file(id);
     };
     !revision.is_empty()
         && word(owner)
@@ -420,9 +443,14 @@ mod tests {
     fn paths_are_no_hub_ids() {
         assert!(is_hub_id("google-bert/bert-base-uncased"));
         assert!(is_hub_id("owner/name@v1.0"));
+        assert!(is_hub_id("bert-base-uncased"));
+        assert!(is_hub_id("gpt2@main"));
+        assert!(is_hub_id("https://huggingface.co/owner/name/tree/main"));
         for path in [
             "",
             "name",
+            "gpt2.gguf",
+            "bert-base-uncased@",
             "/etc/passwd",
             "../up",
             "./here",

@@ -1,6 +1,10 @@
 //! Sound files to waveforms: any container and rate in, one channel at one rate out.
 
 mod joined;
+#[cfg(feature = "opus")]
+mod opus;
+#[cfg(not(feature = "opus"))]
+#[path = "without_opus.rs"]
 mod opus;
 mod source;
 mod wave;
