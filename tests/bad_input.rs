@@ -167,9 +167,9 @@ fn a_wrong_checkpoint_is_one_report_with_nearest_names() {
 #[test]
 fn directories_and_files_that_are_not_there_are_named() {
     for (model, says) in [
-        ("/no/such/directory", "no such directory"),
-        ("no-such-directory", "no such directory"),
-        ("", "no such directory"),
+        ("/no/such/directory", "no such file or directory"),
+        ("no-such-directory", "no such file or directory"),
+        ("", "no such file or directory"),
         (
             env!("CARGO_MANIFEST_PATH"),
             "neither its first bytes nor its name",
