@@ -1046,3 +1046,50 @@ fn a_weight_file_alone_opens_by_what_it_shows() {
         }
     }
 }
+
+#[test]
+fn names_stay_where_transformers_has_no_such_model() {
+    let folder = tempfile::tempdir().unwrap();
+    for case in ["resnet/cifar-a", "resnet/cifar-b", "resnet/timm-d-basic"] {
+        let target = folder.path().join(case.replace('/', "-"));
+        let done = quiet(ConvertOptions::default(), &fixture(case), &target);
+        assert_eq!(done.renamed, None, "{case}");
+        let said = done.remarks.join("; ");
+        assert!(
+            said.contains("no names for this variant of resnet"),
+            "{case}: {said}"
+        );
+        let (source, found) = (fixture(case), Checkpoint::open(&target).unwrap());
+        for (name, _) in Checkpoint::open(source).unwrap().iter() {
+            assert!(found.get(name).is_some(), "{case}: {name}");
+        }
+    }
+}
+
+#[test]
+fn a_tensorflow_checkpoint_is_named_by_its_prefix() {
+    let folder = tempfile::tempdir().unwrap();
+    let prefix = folder.path().join("model.ckpt");
+    let options = ConvertOptions {
+        format: Some(WriteFormat::TensorFlow),
+        ..ConvertOptions::default()
+    };
+    let files = quiet(options, &fixture("bert/model"), &folder.path().join("all")).files;
+    for file in files {
+        let ending = file.file_name().unwrap().to_string_lossy().into_owned();
+        let (_, ending) = ending.rsplit_once('.').unwrap();
+        fs::copy(&file, folder.path().join(format!("model.ckpt.{ending}"))).unwrap();
+    }
+    let target = folder.path().join("out.safetensors");
+    let done = quiet(ConvertOptions::default(), &prefix, &target);
+    assert!(
+        done.remarks[0].contains("model.ckpt.index is read"),
+        "{done:?}"
+    );
+    assert!(
+        ModelDir::find(&prefix)
+            .unwrap()
+            .path()
+            .ends_with("model.ckpt.index")
+    );
+}

@@ -172,3 +172,25 @@ fn the_configurations_of_timm_are_understood() {
         config[field] = before;
     }
 }
+
+#[test]
+fn a_preset_is_found_under_the_attribute_of_a_trainer() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.safetensors");
+    let device = Device::from_env().unwrap();
+    for prefix in ["model.", "net.", "backbone.", "module.model."] {
+        let tensors = presets()["torchvision/resnet18"].clone().into_iter();
+        let tensors: Vec<Tensor> = tensors
+            .map(|(name, mut shape)| {
+                // Of ten classes.
+                if name.starts_with("fc.") {
+                    shape[0] = 10;
+                }
+                (format!("{prefix}{name}"), shape)
+            })
+            .collect();
+        hollow(&path, &tensors);
+        let task = ImageClassification::open_as(&path, "torchvision/resnet18", &device).unwrap();
+        assert_eq!(task.labels().len(), 10, "{prefix}");
+    }
+}

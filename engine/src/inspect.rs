@@ -95,7 +95,8 @@ pub fn inspect(path: impl AsRef<Path>) -> Result<Inspection, Error> {
 /// # Errors
 /// As [`inspect`].
 pub fn inspect_under(path: impl AsRef<Path>, prefix: Option<&str>) -> Result<Inspection, Error> {
-    let path = path.as_ref();
+    let path = Checkpoint::file(path.as_ref());
+    let path = path.as_path();
     let directory = if path.is_file() {
         None
     } else {

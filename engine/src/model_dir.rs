@@ -23,12 +23,13 @@ pub struct ModelDir {
 impl ModelDir {
     /// The directory `model`, or the one that the hub id `owner/name` or `owner/name@revision` is fetched
     /// to (with the feature `hub`). Or a weight file: configuration and tokenizer are then what it holds itself,
-    /// as a GGUF of a BERT and a `.bin` of whisper.cpp do, or lie beside it.
+    /// as a GGUF of a BERT and a `.bin` of whisper.cpp do, or lie beside it. A TensorFlow checkpoint may be named by its
+    /// prefix, which is no file.
     ///
     /// # Errors
     /// There is no such directory, it is no id that can be fetched, and no such file.
     pub fn find(model: impl AsRef<Path>) -> Result<Self, Error> {
-        let model = model.as_ref();
+        let model = &Checkpoint::file(model.as_ref());
         if model.is_dir() {
             #[cfg(feature = "hub")]
             salamander_hub::record_opened(model)?;

@@ -251,6 +251,8 @@ pub struct Entry {
     own: Option<Arc<str>>,
     /// Whether it is outside of the prefix that names are looked for under, so that it may stay unused.
     pub(crate) outside: bool,
+    /// The file that it is in, where the checkpoint is in several.
+    pub(crate) file: Option<Arc<Path>>,
     read: Arc<Read>,
     stored: Option<Arc<Stored>>,
 }
@@ -271,6 +273,7 @@ impl Entry {
             place: None,
             own: None,
             outside: false,
+            file: None,
             read: Arc::new(read),
             stored: None,
         }
@@ -301,6 +304,13 @@ impl Entry {
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         self.own.get_or_insert_with(|| name.into());
+        self
+    }
+
+    /// The same entry, which is in one of several files.
+    #[must_use]
+    pub(crate) fn in_file(mut self, file: &Arc<Path>) -> Self {
+        self.file = Some(file.clone());
         self
     }
 
@@ -522,6 +532,12 @@ impl Checkpoint {
         Ok(detect::open(&named)?.unwrapped())
     }
 
+    /// The file that stands for a TensorFlow checkpoint where its prefix or a shard of it is named, its index; any other
+    /// path as it is.
+    pub fn file(path: &Path) -> PathBuf {
+        tensorflow::named(path)
+    }
+
     /// A checkpoint of the same files with other tensors.
     #[must_use]
     pub fn with_entries(&self, entries: impl IntoIterator<Item = (String, Entry)>) -> Self {
@@ -592,6 +608,32 @@ impl Checkpoint {
     /// The number of tensors.
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// What holds all of these tensors: their file, or if they are in several the index of these, or the directory where
+    /// there is none.
+    pub(crate) fn holder<'a>(&self, entries: impl IntoIterator<Item = &'a Entry>) -> PathBuf {
+        let mut entries = entries.into_iter().map(|entry| entry.file.as_deref());
+        if let Some(Some(first)) = entries.next()
+            && entries.all(|file| file == Some(first))
+        {
+            return first.to_owned();
+        }
+        let Some((first, others)) = self.files.split_first() else {
+            return PathBuf::new();
+        };
+        let mut files = self
+            .entries
+            .values()
+            .filter_map(|entry| entry.file.as_deref());
+        // An index holds no tensor.
+        match first.parent() {
+            Some(directory) if !others.is_empty() && files.any(|file| file == first) => {
+                let own = directory.as_os_str().is_empty();
+                if own { Path::new(".") } else { directory }.to_owned()
+            }
+            _ => first.clone(),
+        }
     }
 
     /// Whether there is no tensor at all.

@@ -54,7 +54,7 @@ pub enum FormatError {
     /// Tensors that belong to a model, and are not its parameters.
     #[error("{}: {reason}", path.display())]
     NotAModel {
-        /// The file.
+        /// The file; of several the one that holds them, or their index, or the directory.
         path: PathBuf,
         /// What they are, and what to do.
         reason: String,
@@ -62,7 +62,7 @@ pub enum FormatError {
     /// A model's names stand under several prefixes.
     #[error("{}: the model's names stand under each of {}; say with `--prefix`, or `Device::with_prefix`, which are meant", path.display(), quoted(prefixes))]
     Prefixes {
-        /// The file.
+        /// The file; of several the one that holds them, or their index, or the directory.
         path: PathBuf,
         /// The prefixes.
         prefixes: Vec<String>,

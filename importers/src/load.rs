@@ -309,12 +309,13 @@ fn plan(
     let mut plan = Plan::new();
     let mut used = std::collections::HashSet::new();
     let mut report = KeyReport {
-        file: checkpoint.files.first().cloned().unwrap_or_default(),
+        file: checkpoint.holder(checkpoint.iter().map(|(_, entry)| entry)),
         module: name.to_owned(),
         ..KeyReport::default()
     };
     let channels_last = are_channels_last(parameters, map, checkpoint);
     let mut lost: Vec<&Parameter> = Vec::new();
+    let mut wrong: Vec<&Entry> = Vec::new();
     for parameter in parameters {
         let Some((source, entry)) = parameter.find(map, checkpoint) else {
             lost.push(parameter);
@@ -341,6 +342,7 @@ fn plan(
             if seen && block.is_some() {
                 continue;
             }
+            wrong.extend(checkpoint.get(key));
             report.mismatched.push(Mismatch {
                 key: entry.own_name().unwrap_or(key).to_owned(),
                 expected: format!("{} {shape:?}", parameter.kind.name()),
@@ -381,28 +383,35 @@ fn plan(
         plan.insert(parameter.path.clone(), fill);
     }
     let own = |(key, entry): (&str, &Entry)| entry.own_name().unwrap_or(key).to_owned();
-    let mut outside = Vec::new();
+    let mut outside: Vec<(String, &Entry)> = Vec::new();
     for (key, entry) in checkpoint.iter() {
         if used.contains(key) || entry.generated || map.ignores(key) {
             continue;
         }
         let key = own((key, entry));
         if entry.outside {
-            outside.push(key);
+            outside.push((key, entry));
             continue;
         }
+        wrong.push(entry);
         report.unexpected.push(Unexpected { key, nearest: None });
     }
     if report.is_empty() {
         if checkpoint.trace().is_none() && !outside.is_empty() {
+            let file = checkpoint.holder(outside.iter().map(|(_, entry)| *entry));
+            let names: Vec<String> = outside.into_iter().map(|(name, _)| name).collect();
             tracing::warn!(
                 "{}: {} tensors that are not the model's stay unread: {}",
-                report.file.display(),
-                outside.len(),
-                some(&outside)
+                file.display(),
+                names.len(),
+                some(&names)
             );
         }
         return Ok(plan);
+    }
+    // What is missing is in no file.
+    if report.missing.is_empty() {
+        report.file = checkpoint.holder(wrong);
     }
     let unused: Vec<String> = checkpoint
         .iter()

@@ -36,8 +36,9 @@ pub(crate) fn folded(path: &Path, mut checkpoint: Checkpoint) -> Result<Checkpoi
     if !layers.is_empty() {
         let settings = Settings::beside(path)?;
         for layer in layers {
+            let holder = checkpoint.holder(checkpoint.get(&format!("{layer}.weight")));
             let refuse = |reason: String| FormatError::Tensor {
-                path: path.to_owned(),
+                path: holder.clone(),
                 tensor: clip(&layer),
                 offset: None,
                 reason,
@@ -49,10 +50,12 @@ pub(crate) fn folded(path: &Path, mut checkpoint: Checkpoint) -> Result<Checkpoi
             let biases = part("biases").ok_or_else(|| {
                 refuse("it has scales and no biases; of MLX's modes only affine is read".to_owned())
             })?;
-            let entry = settings
+            let file = weight.file.clone();
+            let mut entry = settings
                 .of(&layer)
                 .and_then(|groups| groups.entry(weight, scales, biases))
                 .map_err(refuse)?;
+            entry.file = file;
             checkpoint.put(format!("{layer}.weight"), entry);
         }
     }

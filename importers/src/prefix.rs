@@ -151,9 +151,12 @@ impl Checkpoint {
         }
         if found.len() > 1 {
             let prefixes = found.into_iter().map(|(prefix, _)| prefix);
+            let prefixes: Vec<String> = prefixes.collect();
+            let is_meant = |name: &str| prefixes.iter().any(|prefix| name.starts_with(&prefix[..]));
+            let meant = self.iter().filter(|(name, _)| is_meant(name));
             return Err(FormatError::Prefixes {
-                path: self.files.first().cloned().unwrap_or_default(),
-                prefixes: prefixes.collect(),
+                path: self.holder(meant.map(|(_, entry)| entry)),
+                prefixes,
             });
         }
         Ok(match found.pop() {
@@ -189,10 +192,10 @@ impl Checkpoint {
     /// They are.
     pub fn refuse_parts(&self) -> Result<(), FormatError> {
         for (part, what) in REFUSED {
-            let mut names = self.iter().map(|(name, _)| name);
-            if let Some(name) = names.find(|name| name.contains(part)) {
+            let found = self.iter().find(|(name, _)| name.contains(part));
+            if let Some((name, entry)) = found {
                 return Err(FormatError::NotAModel {
-                    path: self.files.first().cloned().unwrap_or_default(),
+                    path: self.holder([entry]),
                     reason: format!("`{}` is of {what}", crate::data::clip(name)),
                 });
             }

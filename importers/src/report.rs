@@ -4,7 +4,7 @@ use std::path::PathBuf;
 /// Everything in which a checkpoint and a module differ.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeyReport {
-    /// The weight file, or its index.
+    /// The weight file; of several the one that holds all tensors in question, or their index, or the directory.
     pub file: PathBuf,
     /// What the checkpoint should have held, for instance `bert` or the reference's class.
     pub module: String,

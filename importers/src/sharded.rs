@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use serde::Deserialize;
@@ -56,7 +57,7 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
                 ));
             }
         };
-        shards.insert(shard, checkpoint.into_entries());
+        shards.insert(shard, in_file(checkpoint.into_entries(), &file));
         files.push(file);
     }
 
@@ -88,6 +89,18 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, FormatError> {
         other => (key, other.to_string()),
     });
     Ok(Checkpoint::new(format, files, metadata.collect(), entries))
+}
+
+/// Tensors that know their file, of several.
+pub(crate) fn in_file(
+    mut entries: IndexMap<String, Entry>,
+    file: &Path,
+) -> IndexMap<String, Entry> {
+    let file = Arc::from(file);
+    for entry in entries.values_mut() {
+        *entry = entry.clone().in_file(&file);
+    }
+    entries
 }
 
 fn malformed(path: &Path, reason: String) -> FormatError {
@@ -162,7 +175,7 @@ pub(crate) fn open_keras(path: &Path) -> Result<Checkpoint, FormatError> {
                 let checkpoint = hdf5::open(&file)?;
                 metadata.extend(checkpoint.metadata.clone());
                 let mut groups: HashMap<String, Vec<(String, Entry)>> = HashMap::new();
-                for (name, entry) in checkpoint.into_entries() {
+                for (name, entry) in in_file(checkpoint.into_entries(), &file) {
                     let (group, _) = name.rsplit_once('/').unwrap_or_default();
                     let of_group = groups.entry(group.to_owned()).or_default();
                     of_group.push((name, entry));

@@ -655,3 +655,32 @@ fn a_prefix_is_found_where_it_is_the_only_one() {
     assert!(error.contains("`a.net.`, `b.net.`"), "{error}");
     assert!(doubled.under("b.net.").get("1.bias").is_some());
 }
+
+#[test]
+fn messages_name_the_shard_that_holds_what_they_are_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = |name: &str, tensors: &[&str]| {
+        let data = [0_u8; 8];
+        let view = |_: &&str| {
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2], &data).unwrap()
+        };
+        let views: Vec<_> = tensors.iter().map(|name| (*name, view(name))).collect();
+        let bytes = safetensors::serialize(views, None).unwrap();
+        fs::write(folder.path().join(name), bytes).unwrap();
+    };
+    shard("a.safetensors", &["one.x", "one.y"]);
+    shard("b.safetensors", &["two.x", "two.y", "three.lora_A.weight"]);
+    let index = folder.path().join("model.safetensors.index.json");
+    let map = r#"{"weight_map": {"one.x": "a.safetensors", "one.y": "a.safetensors", "two.x": "b.safetensors",
+        "two.y": "b.safetensors", "three.lora_A.weight": "b.safetensors"}}"#;
+    fs::write(&index, map).unwrap();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let said = checkpoint.refuse_parts().unwrap_err().to_string();
+    assert!(
+        said.starts_with(&*folder.path().join("b.safetensors").to_string_lossy()),
+        "{said}"
+    );
+    let fits = |seen: &Checkpoint| seen.get("x").is_some();
+    let said = checkpoint.seen_through(0.0, fits).unwrap_err().to_string();
+    assert!(said.starts_with(&*index.to_string_lossy()), "{said}");
+}

@@ -23,7 +23,7 @@ pub enum Naming {
 }
 
 /// The names of a class in a library, read from the module's side; `None` where the library does not have the
-/// architecture.
+/// architecture, or not this variant of it.
 pub fn naming(
     architecture: &Architecture,
     class: &str,
@@ -36,7 +36,7 @@ pub fn naming(
         ("bert", Naming::LlamaCpp) => bert::keys::llama_cpp(class),
         ("bert", Naming::TensorFlow) => bert::keys::google(class),
         ("patchtst", Naming::HuggingFace) => patchtst::hugging_face(config, class, checkpoint)?,
-        ("resnet", Naming::HuggingFace) => resnet::keys::hugging_face(class),
+        ("resnet", Naming::HuggingFace) => resnet::keys::hugging_face(config, class)?,
         ("vit", Naming::HuggingFace) => vit::keys::hugging_face(class),
         ("whisper", Naming::HuggingFace) => whisper::keys::hugging_face(class),
         _ => return None,

@@ -166,16 +166,15 @@ pub fn convert(
         names::renamed(&model, naming, &mut remarks)
             .or_else(|| names::of_family(&model, naming, &mut remarks))
     };
-    let has_llama_names = renamed.is_some() && naming == Naming::LlamaCpp;
+    let is_renamed = renamed.is_some();
+    let has_llama_names = is_renamed && naming == Naming::LlamaCpp;
     let named = renamed.unwrap_or_else(|| model.entries(options));
     let known = model.known.as_ref().map(|known| known.architecture.name);
     let known = known.or(model.family.map(|family| family.name));
     let renamed = known.filter(|_| {
         let same = named.len() == model.checkpoint.len();
-        !same
-            || named
-                .iter()
-                .any(|(name, _)| model.checkpoint.get(name).is_none())
+        let mut names = named.iter().map(|(name, _)| name);
+        is_renamed && (!same || names.any(|name| model.checkpoint.get(name).is_none()))
     });
     let mut choice = Choice::new(options);
     let named = choice.chosen(named);
@@ -237,6 +236,16 @@ pub fn convert(
 
 impl Model {
     fn open(source: &Path, options: &ConvertOptions) -> Result<Self, Error> {
+        let file = Checkpoint::file(source);
+        let mut model = Self::open_file(&file, options)?;
+        if file != source {
+            let remark = format!("{} is read", file.display());
+            model.remarks.insert(0, remark);
+        }
+        Ok(model)
+    }
+
+    fn open_file(source: &Path, options: &ConvertOptions) -> Result<Self, Error> {
         let preset = options.architecture.as_deref();
         let prefix = options
             .prefix

@@ -16,13 +16,22 @@ pub(super) fn renamed(
     remarks: &mut Vec<String>,
 ) -> Option<Vec<(String, Entry)>> {
     let (known, config) = (model.known.as_ref()?, model.config.as_ref()?);
+    let has_none = format!(
+        "the names are unchanged: {} has no names for this variant of {}",
+        library(wanted),
+        known.architecture.name
+    );
     let map = naming(
         known.architecture,
         known.class,
         wanted,
         config,
         &model.checkpoint,
-    )?;
+    );
+    let Some(map) = map else {
+        remarks.push(has_none);
+        return None;
+    };
     let (traced, trace) = model.checkpoint.traced();
     // Nothing is computed; the CPU is the device that takes no time to start.
     let device = "flex".parse().or_else(|_| Device::from_env()).ok()?;
@@ -48,8 +57,7 @@ pub(super) fn renamed(
         placement.layout == Layout::OutIn && sources.first() == Some(&placement.source)
     };
     let Some(named) = named(model, &map, wanted, &placements) else {
-        let reason = format!("{} has no names for this variant", library(wanted));
-        remarks.push(format!("the names are unchanged: {reason}"));
+        remarks.push(has_none);
         return None;
     };
     let mut entries = named.entries;

@@ -26,6 +26,7 @@ use crate::checkpoint::{Checkpoint, Entry, Format};
 use crate::data::{self, clip};
 use crate::error::FormatError;
 use crate::map::map_file;
+use crate::sharded::in_file;
 
 pub use metadata::{Metadata, Value, metadata};
 pub(crate) use quants::Kind;
@@ -97,7 +98,7 @@ pub(crate) fn read(path: &Path, map: Bytes) -> Result<Checkpoint, FormatError> {
         if number == 1 {
             metadata.clone_from(&found.metadata);
         }
-        for (name, entry) in found.into_entries() {
+        for (name, entry) in in_file(found.into_entries(), &sibling) {
             if entries.contains_key(&name) {
                 return Err(malformed(format!("two of its parts hold `{name}`")));
             }

@@ -38,6 +38,7 @@ use crate::data::{self, clip};
 use crate::error::FormatError;
 use crate::map::map_file;
 use crate::protobuf::{Slice, Wire};
+use crate::sharded::in_file;
 
 const FORMAT: &str = "ONNX";
 
@@ -129,14 +130,14 @@ const DECODERS: [&str; 2] = ["decoder_model.onnx", "decoder_model_merged.onnx"];
 /// The encoder was exported alone, so that its names want the `encoder.` that the whole model has.
 pub(crate) fn with_decoder(path: &Path, encoder: Checkpoint) -> Result<Checkpoint, FormatError> {
     let mut siblings = DECODERS.iter().map(|name| path.with_file_name(name));
-    let decoder = match siblings.find(|sibling| sibling.is_file()) {
-        Some(sibling) if path.file_name() == Some(ENCODER.as_ref()) => open(&sibling)?,
+    let (decoder, sibling) = match siblings.find(|sibling| sibling.is_file()) {
+        Some(sibling) if path.file_name() == Some(ENCODER.as_ref()) => (open(&sibling)?, sibling),
         _ => return Ok(encoder),
     };
     let (mut files, metadata) = (encoder.files.clone(), encoder.metadata.clone());
     files.extend(decoder.files.iter().cloned());
     let mut entries = IndexMap::new();
-    for (name, entry) in encoder.into_entries() {
+    for (name, entry) in in_file(encoder.into_entries(), path) {
         let whole = format!(".{name}").contains(".encoder.");
         let name = match (entry.generated, whole) {
             (true, _) => format!("{ENCODER}/{name}"),
@@ -145,7 +146,7 @@ pub(crate) fn with_decoder(path: &Path, encoder: Checkpoint) -> Result<Checkpoin
         };
         entries.insert(name, entry);
     }
-    for (name, mut entry) in decoder.into_entries() {
+    for (name, mut entry) in in_file(decoder.into_entries(), &sibling) {
         // All nodes of the decoder come behind those of the encoder.
         if let Some(place) = &mut entry.place {
             place.graph += 1;

@@ -2,6 +2,9 @@
 //! CIFAR family.
 
 use salamander_importers::{KeyMap, Row};
+use serde_json::Value;
+
+use super::config::{ResNetConfig, Stem};
 
 /// Hugging Face's trunk, without its `resnet.`.
 const HF: &[Row] = &[
@@ -121,10 +124,15 @@ impl Dialect {
     }
 }
 
-/// The names as Hugging Face stores the class.
-pub(crate) fn hugging_face(class: &str) -> KeyMap {
-    if class == "ResNetModel" {
-        return KeyMap::new(HF, &[""]);
+/// The names as Hugging Face stores the class; `None` for timm's deep stems and the CIFAR family, which transformers
+/// does not have.
+pub(crate) fn hugging_face(json: &Value, class: &str) -> Option<KeyMap> {
+    let config = ResNetConfig::parse(json).ok()?;
+    if config.stem().ok()? != Stem::Plain || config.avg_down || config.zero_padded_shortcut {
+        return None;
     }
-    KeyMap::new(HEADS, &[""]).with("resnet.", HF, &["resnet."])
+    Some(match class {
+        "ResNetModel" => KeyMap::new(HF, &[""]),
+        _ => KeyMap::new(HEADS, &[""]).with("resnet.", HF, &["resnet."]),
+    })
 }
