@@ -172,7 +172,7 @@ fn directories_and_files_that_are_not_there_are_named() {
         ("", "no such file or directory"),
         (
             env!("CARGO_MANIFEST_PATH"),
-            "neither its first bytes nor its name",
+            "plain text that begins `[workspace]`",
         ),
         (
             concat!(env!("CARGO_MANIFEST_DIR"), "/src"),

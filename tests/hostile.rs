@@ -541,7 +541,10 @@ fn read(path: &Path) -> bool {
 
 /// Reads a native directory's configuration; whether it is one.
 fn read_native(path: &Path) -> bool {
-    let directory = ModelDir::find(path.parent().unwrap()).unwrap();
+    // A directory is asked what it holds as it is found.
+    let Ok(directory) = ModelDir::find(path.parent().unwrap()) else {
+        return false;
+    };
     let Ok(Some(native)) = Native::open(&directory) else {
         return false;
     };

@@ -133,7 +133,10 @@ fn speech() {
     for case in &cases {
         let transcript = timed.run(file(case)).unwrap();
         assert_eq!(transcript.language.as_deref(), Some("en"));
+        // The reference has segments for noise, too; a segment without text is none here.
         let expected = case["segments"].as_array().unwrap();
+        let expected = expected.iter().filter(|segment| segment["text"] != "");
+        let expected: Vec<&Value> = expected.collect();
         let name = &case["file"];
         assert_eq!(transcript.segments.len(), expected.len(), "{name}");
         for (found, expected) in transcript.segments.iter().zip(expected) {

@@ -268,8 +268,10 @@ fn json_text(extension: &str, bytes: &[u8]) -> Option<String> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let value: serde_json::Value = match serde_json::from_slice(bytes) {
         Ok(value) => value,
-        // A broken one of a JSON format has a better error of that.
-        Err(_) if extension == "json" || !is_text(bytes) => return None,
+        // A broken one of a JSON format has a better error of that, and TOML begins with a bracket, too.
+        Err(_) if extension == "json" || bytes.starts_with(b"[") || !is_text(bytes) => {
+            return None;
+        }
         Err(error) => {
             return Some(format!(
                 "this is text that begins as JSON ({error}); download the file itself"

@@ -964,7 +964,7 @@ fn graphs_that_lie_are_refused() {
         &[],
         "names no checkpoint",
     );
-    refused("a.index", b"", &[], "begins as no file");
+    refused("a.index", b"", &[], "an empty file");
 }
 
 #[test]
