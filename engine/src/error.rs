@@ -44,6 +44,14 @@ pub enum Error {
         /// Where and why.
         reason: String,
     },
+    /// The device does not take the weights, or they cannot be loaded for a reason of no other kind.
+    #[error("{}: the weights cannot be loaded: {reason}", directory.display())]
+    NotLoaded {
+        /// The model's directory.
+        directory: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
     /// A configuration has a value that cannot be honoured.
     #[error("{}: {source}", directory.display())]
     Config {
@@ -130,8 +138,8 @@ impl Error {
             LoadError::Config(source) => Error::Config { directory, source },
             LoadError::Format(error) => Error::Format(error),
             LoadError::Keys(report) => Error::Keys(report),
-            other => Error::NotFound {
-                model: directory.display().to_string(),
+            other => Error::NotLoaded {
+                directory,
                 reason: other.to_string(),
             },
         }

@@ -852,6 +852,11 @@ fn weights_in(directory: &Path) -> Result<PathBuf, FormatError> {
     if exports.is_dir() && directory.file_name() != Some("onnx".as_ref()) {
         return weights_in(&exports);
     }
+    if names.iter().any(|name| name.ends_with(".distcp")) {
+        let reason = "this is a distributed checkpoint of PyTorch (`.distcp`), which is not read; make one file of it \
+                      with `python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIRECTORY weights.pt`";
+        return refuse(reason.to_owned());
+    }
     refuse("no weights in this directory".to_owned())
 }
 

@@ -232,6 +232,28 @@ fn state(tensor: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn other_savers_of_pytorch_are_called_by_their_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.pt2");
+    let mut archive = zip::ZipWriter::new(fs::File::create(&path).unwrap());
+    let options = zip::write::SimpleFileOptions::default();
+    for (name, content) in [("x/archive_format", "pt2"), ("x/models/model.json", "{}")] {
+        archive.start_file(name, options).unwrap();
+        std::io::Write::write_all(&mut archive, content.as_bytes()).unwrap();
+    }
+    archive.finish().unwrap();
+    let error = Checkpoint::open(&path).unwrap_err().to_string();
+    assert!(error.contains("torch.export"), "{error}");
+
+    let directory = tempfile::tempdir().unwrap();
+    for name in [".metadata", "__0_0.distcp", "__1_0.distcp"] {
+        fs::write(directory.path().join(name), "x").unwrap();
+    }
+    let error = Checkpoint::open(directory.path()).unwrap_err().to_string();
+    assert!(error.contains("dcp_to_torch"), "{error}");
+}
+
+#[test]
 fn the_handmade_archive_is_read() {
     let directory = TempDir::new().unwrap();
     for (shape, strides) in [

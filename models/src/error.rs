@@ -44,6 +44,9 @@ pub enum LoadError {
     /// The device did not take the tensors.
     #[error("{0}")]
     Device(String),
+    /// The weights cannot be loaded for another reason.
+    #[error("{0}")]
+    Other(String),
 }
 
 impl From<salamander_importers::LoadError> for LoadError {
@@ -53,7 +56,7 @@ impl From<salamander_importers::LoadError> for LoadError {
             salamander_importers::LoadError::Keys(report) => Self::Keys(report),
             salamander_importers::LoadError::Device(reason) => Self::Device(reason),
             // The enum is open: what it may grow is still a failed load of this checkpoint.
-            other => Self::Config(ConfigError::new("architectures", other.to_string())),
+            other => Self::Other(other.to_string()),
         }
     }
 }

@@ -424,6 +424,12 @@ pub(crate) fn zip(path: &Path, map: &Bytes, archive: Archive) -> Result<Checkpoi
             .then_some(root)
     });
     let root = roots.next().ok_or_else(|| {
+        let is_exported = |name: &String| name.rsplit('/').next() == Some("archive_format");
+        if archive.members.keys().any(is_exported) {
+            let reason = "this is a program of torch.export (`.pt2`), whose weights are not read; save them with \
+                          `torch.save(torch.export.load(FILE).state_dict, \"weights.pt\")`";
+            return file.malformed(0, reason);
+        }
         let names: Vec<String> = archive
             .members
             .keys()
