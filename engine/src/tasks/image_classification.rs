@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use salamander_models::Task;
 
-use super::batch::{Ordered, Rows};
+use super::batch::Rows;
 use super::pictures::{ImageInput, ImageModel};
 use super::scores::{Classes, ClassificationFunction, Label};
 use crate::{Device, Error};
@@ -126,27 +126,12 @@ impl ImageClassification {
         inputs: &[ImageInput<'_>],
         all_or_none: bool,
     ) -> Result<Vec<Result<Vec<Label>, Error>>, Error> {
-        let mut answers = Ordered::new(inputs.len());
-        let mut refused = Vec::new();
-        let refuse = |index, error| match all_or_none {
-            true => Err(error),
-            false => {
-                refused.push((index, error));
-                Ok(())
-            }
-        };
-        self.model.forward(inputs, refuse, |batch, mut outputs| {
-            let mut logits = Rows::take(&mut outputs, "logits", batch.len(), self.device())?;
-            let (function, top_k) = (self.options.function, self.options.top_k);
-            for (row, &index) in batch.iter().enumerate() {
-                let answer = self.classes.answer(logits.row(row), function, top_k);
-                answers.put(index, Ok(answer));
-            }
-            Ok(())
-        })?;
-        for (index, error) in refused {
-            answers.put(index, Err(error));
-        }
-        Ok(answers.finish())
+        let (function, top_k) = (self.options.function, self.options.top_k);
+        self.model
+            .answers(inputs, all_or_none, |count, mut outputs| {
+                let mut logits = Rows::take(&mut outputs, "logits", count, self.device())?;
+                let mut answer = |row| self.classes.answer(logits.row(row), function, top_k);
+                Ok((0..count).map(&mut answer).collect())
+            })
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use salamander_models::Task;
 
-use super::batch::{Ordered, Rows};
+use super::batch::Rows;
 use super::pictures::{ImageInput, ImageModel};
 use crate::{Device, Error};
 use burn::tensor::Tensor;
@@ -117,38 +117,26 @@ impl ImageEmbedding {
         inputs: &[ImageInput<'_>],
         all_or_none: bool,
     ) -> Result<Vec<Result<Vec<f32>, Error>>, Error> {
-        let mut answers = Ordered::new(inputs.len());
-        let mut refused = Vec::new();
-        let refuse = |index, error| match all_or_none {
-            true => Err(error),
-            false => {
-                refused.push((index, error));
-                Ok(())
-            }
-        };
-        self.model.forward(inputs, refuse, |batch, mut outputs| {
-            if let Some(pooled) = outputs.remove("pooler_output") {
-                outputs = outputs.with("vector", pooled);
-            } else if let Some(hidden) = outputs.remove("last_hidden_state")
-                && let Ok(hidden) = Tensor::<3>::try_from(hidden)
-            {
-                let [rows, _, width] = hidden.dims();
-                outputs = outputs.with("vector", hidden.slice([0..rows, 0..1, 0..width]));
-            }
-            let mut vectors = Rows::take(&mut outputs, "vector", batch.len(), self.device())?;
-            for (row, &index) in batch.iter().enumerate() {
-                let mut vector = vectors.row(row).to_vec();
-                if self.options.normalize {
-                    normalize(&mut vector);
+        self.model
+            .answers(inputs, all_or_none, |count, mut outputs| {
+                if let Some(pooled) = outputs.remove("pooler_output") {
+                    outputs = outputs.with("vector", pooled);
+                } else if let Some(hidden) = outputs.remove("last_hidden_state")
+                    && let Ok(hidden) = Tensor::<3>::try_from(hidden)
+                {
+                    let [rows, _, width] = hidden.dims();
+                    outputs = outputs.with("vector", hidden.slice([0..rows, 0..1, 0..width]));
                 }
-                answers.put(index, Ok(vector));
-            }
-            Ok(())
-        })?;
-        for (index, error) in refused {
-            answers.put(index, Err(error));
-        }
-        Ok(answers.finish())
+                let mut vectors = Rows::take(&mut outputs, "vector", count, self.device())?;
+                let answer = |row| {
+                    let mut vector = vectors.row(row).to_vec();
+                    if self.options.normalize {
+                        normalize(&mut vector);
+                    }
+                    vector
+                };
+                Ok((0..count).map(answer).collect())
+            })
     }
 }
 

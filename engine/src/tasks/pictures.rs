@@ -9,6 +9,7 @@ use burn::tensor::TensorData;
 use salamander_models::processing::image::{Image, ImageProcessor, Pixels};
 use salamander_models::{Inputs, Model, Outputs, PretrainedConfig, Task, open};
 
+use super::batch::Ordered;
 use super::warm_up::warm_up;
 use crate::source::Source;
 use crate::{Device, Error};
@@ -108,15 +109,35 @@ impl ImageModel {
         Ok((image_model, common))
     }
 
-    /// Runs the network over all pictures, and hands each batch's outputs over with the indices of its
-    /// pictures. Pictures that cannot be answered go to `refuse`, which may end it all.
-    pub(super) fn forward(
+    /// Runs the network over all pictures, and gives their answers in order; `read` makes those of a batch, whose length
+    /// it is told, of its outputs. A picture that cannot be answered ends it all if `all_or_none`, and has an error in
+    /// its place otherwise.
+    pub(super) fn answers<T>(
         &self,
         inputs: &[ImageInput<'_>],
-        refuse: impl FnMut(usize, Error) -> Result<(), Error>,
-        take: impl FnMut(&[usize], Outputs) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        self.device.attempt(|| self.batches(inputs, refuse, take))
+        all_or_none: bool,
+        mut read: impl FnMut(usize, Outputs) -> Result<Vec<T>, Error>,
+    ) -> Result<Vec<Result<T, Error>>, Error> {
+        let mut answers = Ordered::new(inputs.len());
+        let mut refused = Vec::new();
+        let refuse = |index, error| match all_or_none {
+            true => Err(error),
+            false => {
+                refused.push((index, error));
+                Ok(())
+            }
+        };
+        let take = |batch: &[usize], outputs: Outputs| {
+            for (answer, &index) in read(batch.len(), outputs)?.into_iter().zip(batch) {
+                answers.put(index, Ok(answer));
+            }
+            Ok(())
+        };
+        self.device.attempt(|| self.batches(inputs, refuse, take))?;
+        for (index, error) in refused {
+            answers.put(index, Err(error));
+        }
+        Ok(answers.finish())
     }
 
     fn batches(
@@ -168,15 +189,12 @@ impl ImageModel {
         };
         let image = Image::new(SIDE, SIDE, vec![0; 3 * SIDE * SIDE]).map_err(refuse)?;
         warm_up(|| {
-            self.forward(
-                &[ImageInput::Image(&image)],
-                |_, error| Err(error),
-                |_, outputs| {
-                    let read = outputs.try_into_data();
-                    read.map_err(|error| self.device.failure(&error.to_string()))?;
-                    Ok(())
-                },
-            )
+            let answers = self.answers(&[ImageInput::Image(&image)], true, |count, outputs| {
+                let read = outputs.try_into_data();
+                read.map_err(|error| self.device.failure(&error.to_string()))?;
+                Ok(vec![(); count])
+            });
+            answers.map(drop)
         })
     }
 
